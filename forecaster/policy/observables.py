@@ -1,0 +1,202 @@
+"""What the market shows at each hour: volume, depth, funding, past excursions, and margins without a
+forecast.
+
+Everything is an array (n_symbols, n_hours) on the hourly panel, and column ``t`` depends on columns up to
+``t`` only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.market import Market
+from features.panel import Array, Panel, shift
+
+from .params import Params
+
+__all__ = ["DAY", "MarketHistory"]
+
+DAY: Final = 24
+MONTH_HOURS: Final = 30 * DAY
+
+
+@dataclass
+class MarketHistory:
+    """Causal series of one market, computed once and shared by the policy and by its baselines."""
+
+    market: Market
+    params: Params
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The market on one hourly clock."""
+        return Panel(self.market)
+
+    def positions(self, lines: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row and column (the last hour at or before it) of each (symbol, origin); -1 for none."""
+        rows = pd.Index(self.panel.symbols).get_indexer(pd.Index(lines["symbol"]))
+        times = self.panel.times.asi8
+        origins = pd.DatetimeIndex(lines["origin"]).as_unit("us").asi8
+        columns = np.searchsorted(times, origins, side="right") - 1
+        return rows.astype(np.int64), columns.astype(np.int64)
+
+    def gather(self, lines: pd.DataFrame) -> pd.DataFrame:
+        """The observables of each line (columns ``symbol``, ``origin``), NaN where the market is silent."""
+        rows, columns = self.positions(lines)
+        known = (rows >= 0) & (columns >= 0)
+        out = {}
+        for name, series in self._series().items():
+            values = np.full(len(lines), np.nan)
+            values[known] = series[rows[known], columns[known]]
+            out[name] = values
+        times = self.panel.times.asi8
+        origins = pd.DatetimeIndex(lines["origin"]).as_unit("us").asi8
+        out["bar_age_hours"] = out["bar_age_hours"] + (origins - times[np.maximum(columns, 0)]) / 3.6e9
+        return pd.DataFrame(out, index=lines.index)
+
+    def _series(self) -> dict[str, Array]:
+        panel, funding, oi = self.panel, self._funding(), self._open_interest()
+        previous = shift(panel.close, 1)
+        move = np.maximum(panel.field("high") / previous - 1, 1 - panel.field("low") / previous)
+        return {
+            "bar_age_hours": panel.age(panel.close),
+            "daily_volume_usd": self.daily_volume,
+            "hour_share": self._hour_share(),
+            "ladder_volume_usd": self._ladder_volume(),
+            "funding_q": funding["quantile"],
+            "funding_last": funding["size"],
+            "funding_interval_hours": funding["interval"],
+            "open_interest_usd": oi,
+            "mark_present": (~np.isnan(panel.field("close", "mark"))).astype(np.float64),
+            "sentinel_variance": DAY * panel.ewma(panel.log_return**2, self.params.failsafe.sentinel_half_life_hours),
+            "stress_move": self._stress_move(),
+            "safe_im": self._safe_im(),
+            "history_days": self._history_days(),
+            "hour_move": move,
+        }
+
+    # -- volume -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _volume(self) -> Array:
+        own = self.panel.field("quote_volume")
+        return np.where(np.isnan(own), self.panel.field("volume") * self.panel.close, own)
+
+    @cached_property
+    def daily_volume(self) -> Array:
+        """Median over 30 days of the volume of 24 hours, USD."""
+        days = pd.DataFrame(self._volume.T).rolling(DAY).sum()
+        return _wide(days.rolling(MONTH_HOURS, min_periods=1).median())
+
+    def _hour_share(self) -> Array:
+        """Volume of the coming hour of day against the mean hour, both over the past 30 days."""
+        volume = pd.DataFrame(self._volume.T)
+        by_hour = np.full(volume.shape, np.nan)
+        for hour in range(min(DAY, len(volume))):
+            by_hour[hour::DAY] = volume.iloc[hour::DAY].rolling(30, min_periods=1).mean()
+        mean = volume.rolling(MONTH_HOURS, min_periods=DAY).mean().to_numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(shift(by_hour.T, DAY - 1) / mean.T)
+
+    def _ladder_volume(self) -> Array:
+        """The daily volume as first known in the calendar month: the tiers' caps are frozen with it."""
+        volume = pd.DataFrame(self.daily_volume.T)
+        times = self.panel.times
+        first = volume.groupby(np.asarray(times.year * 12 + times.month)).transform("first")
+        return _wide(first.where(volume.notna()))
+
+    # -- feeds ------------------------------------------------------------------------------------
+
+    def _funding(self) -> dict[str, Array]:
+        margin = self.params.margin
+        frame = self.market.funding().sort_values(["symbol", "funding_time"])
+        size = frame["funding_rate"].abs()
+        window = f"{margin.funding_days}D"
+        quantiles = [
+            pd.Series(size[rows.index].to_numpy(), index=pd.DatetimeIndex(rows["funding_time"]))
+            .rolling(window)
+            .quantile(margin.funding_quantile)
+            .to_numpy()
+            for _, rows in frame.groupby("symbol", sort=True)
+        ]
+        frame = frame.assign(size=size, quantile=np.concatenate([*quantiles, np.empty(0)]))
+        columns = {"quantile": "quantile", "size": "size", "interval": "interval_hours"}
+        return self.panel.as_of(frame, columns, life_hours=DAY * margin.funding_days)
+
+    def _open_interest(self) -> Array:
+        columns = {"value": "open_interest_value", "base": "open_interest"}
+        feed = self.panel.as_of(self.market.open_interest(), columns, life_hours=DAY)
+        return np.where(np.isnan(feed["value"]), feed["base"] * self.panel.close, feed["value"])
+
+    def _history_days(self) -> Array:
+        first = self.market.first_bar.reindex(list(self.panel.symbols))
+        start = pd.DatetimeIndex(first).as_unit("us").asi8
+        return np.asarray((self.panel.times.asi8[None, :] - start[:, None]) / (DAY * 3.6e9))
+
+    # -- excursions -------------------------------------------------------------------------------
+
+    @cached_property
+    def excursion(self) -> Array:
+        """max(mae_long, mae_short) of the 24 hours that end here; NaN unless all their bars exist."""
+        return self._excursion("bars")
+
+    def _excursion(self, table: str) -> Array:
+        field = self.panel.field
+        low, high, close = (field(name, table) for name in ("low", "high", "close"))  # type: ignore[arg-type]
+        start = shift(close, DAY)
+        lowest = _wide(pd.DataFrame(low.T).rolling(DAY).min())
+        highest = _wide(pd.DataFrame(high.T).rolling(DAY).max())
+        return np.maximum(0.0, np.maximum(1 - lowest / start, highest / start - 1))
+
+    def _stress_move(self) -> Array:
+        """Worst 24 h excursion so far on mark, else of the median symbol; known after its vintage.
+
+        One bad last price would otherwise rule the stress leg for good.
+        """
+        median = self.panel.across(self.excursion, lambda x: np.nanmedian(x, axis=0))
+        mark = self._excursion("mark")
+        worst = np.fmax.accumulate(np.where(np.isnan(mark), median, mark), axis=1)
+        return shift(worst, self.params.margin.stress_vintage_hours)
+
+    # -- margins without a forecast ---------------------------------------------------------------
+
+    @cached_property
+    def static_im(self) -> Array:
+        """Expanding 99.5 % quantile of the symbol's resolved excursions; NaN before it has any."""
+        return self._expanding(self.excursion, 1)
+
+    def scaled_im(self, half_life_hours: int) -> Array:
+        """EWMA volatility times the expanding 99.5 % quantile of past excursions in units of it.
+
+        With a half-life of 48 h this is the filtered historical simulation (Barone-Adesi et al. 1999) of the
+        excursion.
+        """
+        sigma = np.sqrt(self.panel.ewma(self.panel.log_return**2, half_life_hours))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            standardised = self.excursion / shift(sigma, DAY)
+        standardised[~np.isfinite(standardised)] = np.nan
+        return sigma * self._expanding(standardised, self.params.baselines.min_observations)
+
+    def _expanding(self, x: Array, minimum: int) -> Array:
+        level = self.params.baselines.quantile
+        return _wide(pd.DataFrame(x.T).expanding(min_periods=minimum).quantile(level))
+
+    def _safe_im(self) -> Array:
+        """The static safe margin: the symbol's own, or that of all symbols pooled while it is young."""
+        own = self.static_im
+        young = (self._history_days() < self.params.failsafe.own_history_days) | np.isnan(own)
+        stacked = pd.Series(self.excursion.T.ravel()).dropna()
+        pooled = stacked.expanding().quantile(self.params.baselines.quantile)
+        hours = pooled.groupby(pooled.index.to_numpy() // len(self.panel.symbols)).last()
+        everyone = hours.reindex(range(len(self.panel))).ffill().to_numpy()
+        return np.where(young, everyone[None, :], own)
+
+
+def _wide(frame: pd.DataFrame) -> Array:
+    return np.ascontiguousarray(frame.to_numpy(np.float64).T)

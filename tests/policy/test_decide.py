@@ -1,0 +1,275 @@
+"""decide: idempotent, the same one by one; faults never loosen; every reason is emitted for its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.market import Market
+from forecaster.policy import Params, PolicyState, decide, prepare
+from forecaster.policy.types import REASONS, Decision, Mode
+
+HOUR = pd.Timedelta(hours=1)
+START = pd.Timestamp("2024-03-01", tz="UTC")
+Rows = Callable[..., pd.DataFrame]
+
+
+def flat(rows_of: Rows, hours: int, sigma: float | np.ndarray = 0.005, symbol: str = "BTCUSDT") -> pd.DataFrame:
+    origins = pd.date_range(START, periods=hours, freq="h").as_unit("us")
+    return rows_of(symbol, origins, np.full(hours, sigma) if np.isscalar(sigma) else sigma)
+
+
+def run(frame: pd.DataFrame, params: Params) -> tuple[Decision, ...]:
+    return decide(frame, PolicyState.initial(), params)[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(forecasts: pd.DataFrame, market: Market, params: Params) -> pd.DataFrame:
+    return prepare(forecasts, market, params)
+
+
+def test_one_by_one_gives_the_same_as_all_at_once(prepared: pd.DataFrame, params: Params) -> None:
+    frame = prepared[prepared["origin"] < prepared["origin"].min() + 60 * HOUR]
+    together, end = decide(frame, PolicyState.initial(), params)
+    state, single = PolicyState.initial(), []
+    for _, rows in frame.groupby("origin"):
+        before = state
+        decisions, state = decide(rows, state, params)
+        assert decide(rows, before, params)[0] == decisions
+        single += decisions
+    assert tuple(single) == together
+    assert state == end
+
+
+def test_repeating_origins_changes_nothing(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 5)
+    _, state = decide(frame, PolicyState.initial(), params)
+    again, same = decide(frame, state, params)
+    assert again == ()
+    assert same == state
+
+
+def test_first_line_is_the_ungoverned_target_worked_by_hand(rows_of: Rows, params: Params) -> None:
+    (decision,) = run(flat(rows_of, 1, 0.005), params)
+    sigma = 0.005 * np.sqrt(24)
+    core = np.exp(3.2 * sigma) - 1
+    stressed = 0.75 * core + 0.25 * max(core, 0.30)
+    lam = 0.00025 + sigma * np.sqrt(500 / 1e6)
+    assert decision.vector.im[0] == int(np.ceil(1e6 * (stressed + lam)))
+    assert decision.vector.mm[0] == -(-decision.vector.im[0] // 2)
+    assert decision.caps == (500, 1000, 2000, 5000, 10000, 20000)
+    assert decision.exposure == int(1e6 * np.clip(0.60 / (0.005 * np.sqrt(8760)), 0.25, 1.5))
+    assert dict(zip(("core", "conformal", "stress"), decision.decomposition, strict=False)) == {
+        "core": int(np.ceil(1e6 * core)),
+        "conformal": 0,
+        "stress": int(np.ceil(1e6 * stressed)) - int(np.ceil(1e6 * core)),
+    }
+
+
+def test_a_missing_symbol_is_held_then_walked_to_safety(rows_of: Rows, params: Params) -> None:
+    both = pd.concat([flat(rows_of, 40), flat(rows_of, 2, symbol="ETHUSDT")], ignore_index=True)
+    both["obs_safe_im"] = 0.9
+    lines = [d for d in run(both, params) if d.symbol == "ETHUSDT"]
+    assert len(lines) == 40
+    margins = [d.vector.im[0] for d in lines]
+    assert margins[:4] == [margins[0]] * 4  # two good lines, then a hold of two hours
+    assert margins[4] > margins[3]
+    assert np.diff(margins).min() >= 0
+    assert max(b / a for a, b in pairwise(margins)) <= 1.25
+    assert {d.mode for d in lines[2:]} == {Mode.FAILSAFE}
+    assert all("STALE" in d.reasons and d.fallback for d in lines[2:])
+    assert lines[2].decomposition == (0,) * 12
+    assert lines[4].decomposition[-1] == margins[4] - margins[3]
+
+
+def corrupt(frame: pd.DataFrame, at: pd.Series, fault: str, column: str) -> pd.DataFrame:
+    """One injected fault at the rows ``at``."""
+    out = frame.copy()
+    if fault == "missing":
+        return out[~at]
+    if fault == "crossing":
+        out.loc[at, "mae_long_q990"] = out.loc[at, "mae_long_q999"] * 1.5
+    elif fault == "stale":
+        out.loc[at, "data_asof"] -= 3 * HOUR
+    elif fault == "clock":
+        out.loc[at, "data_asof"] += HOUR
+    elif fault == "blocked":
+        out.loc[at, "status"] = "blocked"
+    elif fault == "probabilities":
+        out.loc[at, "p_calm"] += 0.5
+    elif fault == "half_null":
+        out.loc[at, "p_calm"] = np.nan
+    elif fault == "absurd":
+        out.loc[at, "variance"] = 1e4
+    else:
+        out.loc[at, column] = {"nan": np.nan, "inf": np.inf, "minus_inf": -np.inf, "negative": -1.0}[fault]
+    return out
+
+
+FAULTS = ("missing", "crossing", "stale", "clock", "blocked", "probabilities", "half_null", "absurd")
+NUMBERS = ("nan", "inf", "minus_inf", "negative")
+COLUMNS = ("variance", "vol_annualised", "mae_long_q995", "mae_short_q990", "mae_long_q999")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fault=st.sampled_from(FAULTS + NUMBERS),
+    column=st.sampled_from(COLUMNS),
+    hour=st.integers(1, 20),
+    length=st.integers(1, 12),
+    calm=st.floats(0.001, 0.02),
+    after=st.floats(0.001, 0.02),
+)
+def test_bad_data_never_loosen(rows_of, params, fault, column, hour, length, calm, after) -> None:
+    sigma = np.full(36, calm)
+    sigma[hour:] = after
+    frame = flat(rows_of, 36, sigma)
+    other = flat(rows_of, 36, symbol="ETHUSDT")  # keeps every origin in the frame
+    bad = frame["origin"].between(START + hour * HOUR, START + (hour + length - 1) * HOUR)
+    lines = [d for d in run(pd.concat([corrupt(frame, bad, fault, column), other]), params) if d.symbol == "BTCUSDT"]
+    assert len(lines) == 36
+    for before, line in zip(lines[hour - 1 :], lines[hour : hour + length], strict=False):
+        assert line.mode is Mode.FAILSAFE
+        assert {"STALE", "NAN"} & {*line.reasons}
+        assert all(now >= then for now, then in zip(line.vector.parts, before.vector.parts, strict=True))
+        assert line.exposure <= before.exposure
+    if hour + length < 36:
+        assert lines[hour + length].mode is not Mode.FAILSAFE
+
+
+@pytest.mark.parametrize("status", ["fallback", "degraded"])
+def test_doubtful_rows_raise_but_never_loosen(rows_of: Rows, params: Params, status: str) -> None:
+    frame = flat(rows_of, 60, np.r_[np.full(30, 0.01), np.full(30, 0.004)])
+    clean = run(frame, params)
+    assert clean[-1].vector.im[0] < clean[0].vector.im[0]
+    doubtful = frame.assign(status=status, reason="open interest is stale")
+    assert {d.vector for d in run(doubtful, params)} == {clean[0].vector}
+    rising = flat(rows_of, 60, np.r_[np.full(30, 0.004), np.full(30, 0.01)]).assign(status=status)
+    assert run(rising, params)[-1].vector.im[0] > run(rising, params)[0].vector.im[0]
+    young = frame.assign(status="degraded", p_calm=np.nan, p_normal=np.nan, p_stress=np.nan, p_crisis=np.nan)
+    assert run(young, params)[-1].vector.im[0] < clean[0].vector.im[0]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.floats(-3.0, 3.0), min_size=10, max_size=60),
+    p=st.lists(st.floats(0, 1), min_size=60, max_size=60),
+)
+def test_limits_hold_on_any_path(rows_of, params, steps, p) -> None:
+    sigma = np.clip(0.004 * np.exp(np.array(steps)), 1e-4, 0.5)
+    frame = flat(rows_of, len(steps), sigma)
+    stress = np.repeat(p[: len(steps)], 3)
+    frame["p_crisis"], frame["p_stress"] = stress / 2, stress / 2
+    frame["p_calm"], frame["p_normal"] = 0.0, 1 - stress
+    margins: list[int] = []
+    for line in run(frame, params):
+        im, mm = line.vector.im, line.vector.mm
+        assert 0 < line.vector.penalty < mm[0]
+        assert all(m < i for i, m in zip(im, mm, strict=True))
+        assert im[-1] <= 1_000_000
+        assert list(im) == sorted(im)
+        assert list(mm) == sorted(mm)
+        assert im[0] <= 2 * min(margins[-24:], default=im[0])
+        assert sum(line.decomposition) == im[0] - (margins[-1] if margins else 0)
+        assert set(line.reasons) <= set(REASONS)
+        margins.append(im[0])
+
+
+def reasons(frame: pd.DataFrame, params: Params) -> set[str]:
+    return {reason for d in run(frame, params) for reason in d.reasons}
+
+
+def test_every_reason_is_emitted_for_its_cause(rows_of: Rows, params: Params) -> None:
+    quiet = flat(rows_of, 20, 0.004).assign(
+        obs_daily_volume_usd=1e9,
+        obs_mark_present=1.0,
+        obs_open_interest_usd=1e8,
+        obs_depth_median=1e9 / (0.004**2 * 24),
+    )
+    emitted = {"STRESS_FLOOR"}
+    assert reasons(quiet, params) == emitted
+    rise = quiet.copy()
+    rise.loc[30:, "mae_short_q995":"mae_short_q999"] *= 1.3  # type: ignore[misc]
+    rise.loc[30:, "mae_short_q990"] *= 1.3
+    fall = flat(rows_of, 20, np.r_[np.full(10, 0.008), np.full(10, 0.004)])
+    step = flat(rows_of, 20, np.r_[np.full(10, 0.004), np.full(10, 0.02)])
+    wobble = flat(rows_of, 20, np.r_[np.full(10, 0.004), np.full(10, 0.0041)])
+    causes = {
+        "VOL_UP": rise,
+        "NOTICE": rise,
+        "DECAY": fall,
+        "STEP_CAP": step,
+        "REGIME_STRESS": quiet.assign(obs_sigma_median=0.004 * np.sqrt(24) / 2),
+        "DEADBAND_HOLD": wobble,
+        "DEPTH_THIN": quiet.assign(obs_depth_median=1e13),
+        "OI_CROWD": quiet.assign(obs_open_interest_usd=1e12),
+        "FUNDING_SKEW": quiet.assign(obs_funding_q=1e-3, obs_funding_last=2e-3),
+        "LONGRUN_FLOOR": quiet.assign(obs_floor_im=0.5),
+        "CB1": quiet.assign(obs_hour_move=0.11),
+        "CB3": quiet.assign(obs_depth_median=1e15),
+        "STALE": quiet.assign(status="blocked"),
+        "NAN": quiet.assign(variance=np.nan),
+        "SENTINEL": quiet.assign(obs_sentinel_variance=1.0),
+        "MARK_ABSENT": quiet.drop(columns="obs_mark_present"),
+        "OI_ABSENT": quiet.drop(columns="obs_open_interest_usd"),
+        "NEW_LISTING": quiet.assign(obs_history_days=5.0),
+    }
+    for reason, frame in causes.items():
+        assert reason in reasons(frame, params), reason
+        emitted.add(reason)
+    infeasible = quiet.copy()
+    longs = [f"mae_long_q{p}" for p in (950, 990, 995, 999)]
+    infeasible.loc[30:, longs] = 1.0
+    assert "INVARIANT_HOLD" in reasons(infeasible, params)
+    assert emitted | {"INVARIANT_HOLD"} == set(REASONS)
+
+
+def test_breaker_stops_growth_and_stands_for_its_hours(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 12, np.r_[np.full(3, 0.02), np.full(9, 0.004)])
+    frame["obs_hour_move"] = np.where(frame["origin"] == START + 3 * HOUR, 0.2, 0.0)
+    lines = run(frame, params)
+    standing = [bool(d.breakers) for d in lines]
+    assert standing == [False] * 3 + [True] * 4 + [False] * 5
+    assert {d.exposure for d in lines[:7]} == {lines[0].exposure}
+    assert lines[3].mode is Mode.CRISIS
+
+
+def test_sentinel_floors_the_volatility_at_half_of_what_was_seen(rows_of: Rows, params: Params) -> None:
+    seen = (0.01 * np.sqrt(24)) ** 2
+    low = flat(rows_of, 1, 0.001).assign(obs_sentinel_variance=seen)
+    half = flat(rows_of, 1, 0.005)
+    low_im, half_im = (run(frame, params)[0].vector.im[0] for frame in (low, half))
+    assert low_im == pytest.approx(half_im, rel=0.02)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sigma=st.floats(1e-4, 0.05),
+    factor=st.floats(1.0, 20.0),
+    seen=st.floats(1e-8, 0.1),
+    volume=st.floats(1e3, 1e11),
+    crowd=st.floats(0.0, 1e11),
+    worst=st.floats(0.0, 1.0),
+)
+def test_more_variance_never_lowers_margin_nor_raises_leverage(
+    rows_of, params, sigma, factor, seen, volume, crowd, worst
+) -> None:
+    market = {
+        "obs_sentinel_variance": seen,
+        "obs_daily_volume_usd": volume,
+        "obs_open_interest_usd": crowd,
+        "obs_stress_move": worst,
+    }
+    first, second = (run(flat(rows_of, 1, s).assign(**market), params)[0] for s in (sigma, min(sigma * factor, 0.2)))
+    if "NAN" in second.reasons or "NAN" in first.reasons:
+        return
+    for low, high in zip(first.vector.im + first.vector.mm, second.vector.im + second.vector.mm, strict=True):
+        assert high >= low
+    assert second.exposure <= first.exposure
+    assert 1_000_000_000 // second.vector.im[0] <= 1_000_000_000 // first.vector.im[0]

@@ -1,0 +1,120 @@
+"""Margin targets against formulas worked out one number at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.policy import Params
+from forecaster.policy.inputs import read
+from forecaster.policy.margin import chord, excursion_quantile, safe_vector, targets, tier_caps
+
+START = pd.DatetimeIndex(["2024-03-01T00:00Z"]).as_unit("us")
+
+
+def quantile_by_hand(grid: dict[int, float], h: float) -> float:
+    hours = sorted(grid)
+    if h <= hours[0]:
+        return grid[hours[0]] * math.sqrt(h / hours[0])
+    if h >= hours[-1]:
+        return grid[hours[-1]] * math.sqrt(h / hours[-1])
+    low = max(x for x in hours if x <= h)
+    high = min(x for x in hours if x > h)
+    weight = math.log(h / low) / math.log(high / low)
+    return grid[low] ** (1 - weight) * grid[high] ** weight
+
+
+@given(
+    present=st.sets(st.sampled_from([1, 4, 24, 72]), min_size=1),
+    levels=st.lists(st.floats(1e-4, 0.5), min_size=4, max_size=4),
+    h=st.floats(0.1, 100.0),
+)
+def test_quantiles_between_and_beyond_horizons(present: set[int], levels: list[float], h: float) -> None:
+    horizons = (1, 4, 24, 72)
+    row = [level if hours in present else np.nan for hours, level in zip(horizons, levels, strict=True)]
+    grid = {hours: level for hours, level in zip(horizons, row, strict=True) if hours in present}
+    (found,) = excursion_quantile(np.array([row]), horizons, np.array([[h]]))[0]
+    assert found == pytest.approx(quantile_by_hand(grid, h), rel=1e-9)
+
+
+def test_rows_with_different_horizons_stand_side_by_side() -> None:
+    rows = np.array([[0.01, 0.02, 0.05], [np.nan, np.nan, 0.05], [np.nan, np.nan, np.nan]])
+    found = excursion_quantile(rows, (1, 4, 24), np.array([[2.0, 24.0]] * 3))
+    assert found[0] == pytest.approx([0.01 * math.sqrt(2), 0.05])
+    assert found[1] == pytest.approx([0.05 * math.sqrt(2 / 24), 0.05])
+    assert np.isnan(found[2]).all()
+
+
+@given(volume=st.floats(1.0, 1e12))
+def test_caps_rise_strictly(volume: float) -> None:
+    caps = tier_caps(np.array([volume]), Params.default())[0]
+    assert caps[0] >= 1
+    assert (np.diff(caps) > 0).all()
+
+
+def test_marginal_rates_add_up_to_the_whole_requirement() -> None:
+    size = np.array([[10.0, 20.0, 50.0]])
+    average = np.array([[0.10, 0.11, 0.14]])
+    rate = chord(average, size)[0]
+    paid = np.cumsum(rate * np.diff(size[0], prepend=0.0))
+    assert paid == pytest.approx((average * size)[0])
+    assert rate[0] == pytest.approx(0.10)
+
+
+def test_every_leg_of_a_line_by_hand(rows_of: Callable[..., pd.DataFrame], params: Params) -> None:
+    sigma_h = 0.01
+    seen = {
+        "daily_volume_usd": 2e9,
+        "ladder_volume_usd": 1e9,
+        "hour_share": 0.5,
+        "funding_q": 4e-4,
+        "funding_interval_hours": 4.0,
+        "open_interest_usd": 8e9,
+        "stress_move": 0.45,
+        "conformal_im": 1.2,
+        "conformal_mm": 1.1,
+        "floor_im": 0.1,
+    }
+    row = rows_of("BTCUSDT", START, np.array([sigma_h])).assign(**{f"obs_{k}": v for k, v in seen.items()})
+    found = targets(read(row, params), params)
+    caps = [500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000]
+    assert found.caps[0].tolist() == caps
+    sigma = sigma_h * math.sqrt(24)
+
+    def leg(x: float) -> tuple[float, float, float]:
+        h = min(72.0, max(1.0, 1.1 + x / (0.10 * 2e9 / 24 * 0.5)))
+        lam = 0.00025 + sigma * math.sqrt(x / 2e9)
+        grid = {t: math.exp(2.8 * sigma_h * math.sqrt(t)) - 1 for t in (1, 4, 24)}
+        return lam, h / 4 * 4e-4, 1.1 * quantile_by_hand(grid, h)
+
+    r_im = 1.2 * (math.exp(3.2 * sigma) - 1)
+    base = 0.75 * r_im + 0.25 * max(r_im, 0.45)
+    depth = 2e9 * (0.05 / sigma) ** 2
+    crowd = min(1.0, max(0.0, (8e9 / depth - 2) / 18))
+    fee = max(0.0025, 0.00025 + sigma * math.sqrt(2e4 / 2e9) + 1 / 2e4 + 0.0005)
+    before = (0.0, 0.0, 0.0)
+    for k, cap in enumerate(caps):
+        totals = tuple(cap * value for value in leg(cap))
+        width = cap - (caps[k - 1] if k else 0)
+        lam, phi, core_mm = ((now - then) / width for now, then in zip(totals, before, strict=True))
+        b = base + lam + phi
+        im = max(b + crowd * (1 - b), core_mm + lam + fee + 0.00125)
+        mm = max(im / 2, core_mm + lam + fee)
+        assert found.vector[0, k] == pytest.approx(1e6 * im, abs=1.5)
+        assert found.vector[0, 6 + k] == pytest.approx(1e6 * mm, abs=1.5)
+        before = totals
+    assert found.vector[0, 12] == pytest.approx(1e6 * fee, abs=1.5)
+    assert found.oi_crowd[0]
+    assert found.stages[0].sum() == found.vector[0, 0]
+
+
+def test_safe_vector_keeps_to_the_bounds(params: Params) -> None:
+    assert safe_vector(7.0, params).im == (1_000_000,) * 6
+    least = safe_vector(0.0, params)
+    assert (least.im[0], least.mm[0], least.penalty, least.haircut) == (10_000, 5_000, 2_500, 10_000)
