@@ -1,0 +1,107 @@
+"""The memory of volatility: ladders of past variance, and the path that led here.
+
+References: Corsi (2009), J. Financial Econometrics 7 (HAR); Guyon and Lekeufack (2023), Quantitative Finance 23
+(volatility is mostly path-dependent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Final
+
+import numpy as np
+
+from features import kernels
+from features.family import Column, Family
+from features.measures import VARIANCE_FLOOR
+from features.panel import Panel, shift
+
+__all__ = ["EWMA_HALF_LIVES", "HAR_HOURS", "Ladder", "Path"]
+
+HAR_HOURS: Final = (1, 4, 12, 24, 72, 168, 720)
+EWMA_HALF_LIVES: Final = (2, 6, 12, 48, 96, 336)
+RAW_HALF_LIVES: Final = (6, 12, 24, 48, 96, 192)
+PATH_HALF_LIVES: Final = (2, 6, 24, 120, 480)
+
+
+class Ladder(Family):
+    """Log means of past bar variance at many scales: deseasonalised for the models, raw for the plain references."""
+
+    name: ClassVar[str] = "memory"
+
+    def columns(self, panel: Panel) -> Iterator[Column]:
+        """HAR means, EWMAs and raw references."""
+        smooth = panel.mean(panel.deseasonalised, HAR_HOURS)
+        raw = panel.mean(panel.capped_variance, HAR_HOURS)
+        for j, hours in enumerate(HAR_HOURS):
+            yield Column(
+                f"log_rv_{hours}h",
+                _log(smooth[j]),
+                f"ln mean_{hours}h(v/S)",
+                "ln variance/h",
+                hours,
+                reference="Corsi (2009)",
+            )
+            yield Column(
+                f"log_rv_raw_{hours}h",
+                _log(raw[j]),
+                f"ln mean_{hours}h(v)",
+                "ln variance/h",
+                hours,
+                reference="Corsi (2009)",
+            )
+        for half_life in EWMA_HALF_LIVES:
+            yield Column(
+                f"log_ew_{half_life}h",
+                _log(panel.ewma(panel.deseasonalised, half_life)),
+                f"ln ew_{half_life}h(v/S)",
+                "ln variance/h",
+                kernels.ewma_reach(half_life) + 23,
+            )
+        for half_life in RAW_HALF_LIVES:
+            yield Column(
+                f"log_ew_raw_{half_life}h",
+                _log(panel.ewma(panel.capped_variance, half_life)),
+                f"ln ew_{half_life}h(v)",
+                "ln variance/h",
+                kernels.ewma_reach(half_life) + 23,
+                reference="J.P. Morgan RiskMetrics (1996)",
+            )
+        log_v = np.log(panel.deseasonalised)
+        yield Column("log_rv_sd_24h", panel.sd(log_v, 24), "sd_24h(ln(v/S))", "ln variance", 24)
+        yield Column("log_rv_sd_168h", panel.sd(log_v, 168), "sd_168h(ln(v/S))", "ln variance", 168)
+
+
+class Path(Family):
+    """Where the price came from, in units of its own volatility."""
+
+    name: ClassVar[str] = "path"
+
+    def columns(self, panel: Panel) -> Iterator[Column]:
+        """The last return, deseasonalised; trends in units of their volatility; the recent low and high."""
+        r = panel.log_return / np.exp(0.5 * panel.log_season)
+        yield Column("log_return_1h", panel.log_return, "ln(close/close_1h)", "ln price", 1)
+        yield Column("log_season_1h", panel.log_season, "ln S of the bar just ended", "ln variance", 1)
+        size = np.log(r**2 + 1e-9) - _log(panel.ewma(panel.deseasonalised, 24))
+        yield Column("log_rsq_excess_1h", size, "ln(r^2/S + 1e-9) - ln ew_24h(v/S)", "ln variance", 143)
+        # Clipped like the variance: one crash hour must not rule a trend for weeks.
+        bound = 3.0 * np.sqrt(shift(panel.ewma(panel.deseasonalised, 24), 1))
+        clipped = np.clip(r, -bound, bound)
+        for half_life in PATH_HALF_LIVES:
+            scale = np.sqrt(panel.ewma(clipped**2, half_life))
+            trend = panel.ewma(clipped, half_life) / np.where(scale > 0, scale, np.nan)
+            reach = kernels.ewma_reach(half_life) + 23
+            for name, values in ((f"trend_{half_life}h", trend), (f"abs_trend_{half_life}h", np.abs(trend))):
+                yield Column(
+                    name,
+                    values,
+                    f"{'|' if name[0] == 'a' else ''}ew_{half_life}h(r)/sqrt(ew_{half_life}h(r^2))"
+                    + ("|" if name[0] == "a" else ""),
+                    "sd",
+                    reach,
+                    reference="Guyon and Lekeufack (2023)",
+                )
+
+
+def _log(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return np.log(np.maximum(x, VARIANCE_FLOOR))

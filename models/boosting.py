@@ -1,0 +1,174 @@
+"""Gradient boosting on what the seasonal HAR leaves unexplained, pooled over all symbols.
+
+Trees see no symbol identifier, so what they learn transfers to symbols they never saw. Reference for pooling: Zhang,
+Zhang, Cucuringu and Qian (2024), J. Financial Econometrics 22.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.errors import DataInvalid
+from models.baselines import HAR, newest_rows
+from models.members import Member, log_targets
+
+__all__ = ["LightGBM"]
+
+Array = npt.NDArray[np.float64]
+
+MICROSECONDS_PER_HOUR = 3_600_000_000
+RAW_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_")
+
+
+class LightGBM(Member):
+    """``ln F = ln F_har_seasonal + g(x)``, one booster per horizon.
+
+    ``objective``: ``l2`` fits ``ln V - ln F_har``; ``gamma`` fits ``V / F_har`` with a log link, whose deviance is QLIKE.
+    ``every_hours`` thins the training rows (5: every hour of day still occurs); ``window_days``: history to train on.
+    The rest is LightGBM's own, fixed for bit-reproducible training.
+    """
+
+    def __init__(
+        self,
+        objective: Literal["l2", "gamma"] = "l2",
+        rounds: int = 220,
+        learning_rate: float = 0.04,
+        num_leaves: int = 31,
+        min_data_in_leaf: int = 400,
+        feature_fraction: float = 0.6,
+        bagging_fraction: float = 0.7,
+        lambda_l2: float = 10.0,
+        max_bin: int = 127,
+        every_hours: int = 5,
+        window_days: int | None = None,
+        seed: int = 1,
+        num_threads: int = 1,
+    ) -> None:
+        self.objective = objective
+        self.rounds = rounds
+        self.learning_rate = learning_rate
+        self.num_leaves = num_leaves
+        self.min_data_in_leaf = min_data_in_leaf
+        self.feature_fraction = feature_fraction
+        self.bagging_fraction = bagging_fraction
+        self.lambda_l2 = lambda_l2
+        self.max_bin = max_bin
+        self.every_hours = every_hours
+        self.window_days = window_days
+        self.seed = seed
+        self.num_threads = num_threads
+
+    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
+        import lightgbm
+
+        self.base_ = HAR(seasonal=True).fit(X, y)
+        self.columns_ = tuple(c for c in X.columns if not str(c).startswith(RAW_PREFIXES))
+        origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
+        kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)
+        X, y = X.loc[kept], y.loc[kept]
+        base = self.base_._predict_log(X)
+        residual = log_targets(y) - base
+        rows = np.ones(len(X)) if weight is None else weight[kept]
+        self.boosters_: list[str] = []
+        for j, h in enumerate(self.horizons_):
+            known = np.isfinite(residual[:, j])
+            if known.sum() < 2 * self.min_data_in_leaf:
+                raise DataInvalid(
+                    f"model 'lightgbm' has {int(known.sum())} training rows for horizon {h} h and needs "
+                    f"{2 * self.min_data_in_leaf}; lower every_hours or min_data_in_leaf, or import more history"
+                )
+            target = residual[known, j] if self.objective == "l2" else np.exp(residual[known, j])
+            data = lightgbm.Dataset(
+                self._design(X, base, j)[known],
+                target,
+                weight=_equal_by_symbol(X.index[known]) * rows[known],
+                params={"max_bin": self.max_bin, "verbosity": -1},
+            )
+            booster = lightgbm.train(self._parameters(), data, num_boost_round=self.rounds)
+            self.boosters_.append(booster.model_to_string(num_iteration=-1))
+        self._loaded: list[Any] | None = None
+
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "objective": "regression" if self.objective == "l2" else "gamma",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_data_in_leaf,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": 1,
+            "lambda_l2": self.lambda_l2,
+            "max_bin": self.max_bin,
+            "seed": self.seed,
+            "num_threads": self.num_threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+
+    def _design(self, X: pd.DataFrame, base: Array, j: int) -> Array:
+        """The features, the season ahead per hour, and the HAR's own deseasonalised forecast."""
+        h = self.horizons_[j]
+        season = X[f"log_season_ahead_{h}h"].to_numpy(np.float64)
+        extra = np.column_stack([season - np.log(h), base[:, j] - season])
+        return np.column_stack([X[list(self.columns_)].to_numpy(np.float64), extra])
+
+    @property
+    def feature_names_(self) -> list[str]:
+        """Names of the boosters' inputs, in order."""
+        return [*map(str, self.columns_), "season_ahead_per_hour", "log_har_deseasonalised"]
+
+    def _predict_log(self, X: pd.DataFrame) -> Array:
+        base = self.base_._predict_log(X)
+        out = np.empty_like(base)
+        for j, booster in enumerate(self._boosters()):
+            raw = booster.predict(self._design(X, base, j), raw_score=True, num_threads=self.num_threads)
+            out[:, j] = base[:, j] + raw
+        return out
+
+    def _boosters(self) -> list[Any]:
+        import lightgbm
+
+        if getattr(self, "_loaded", None) is None:
+            self._loaded = [lightgbm.Booster(model_str=text) for text in self.boosters_]
+        return self._loaded or []
+
+    def importance(self) -> pd.DataFrame:
+        """Total gain per feature and horizon, each horizon's share summing to one; shape (n_features, n_horizons)."""
+        gains = {
+            h: booster.feature_importance("gain") for h, booster in zip(self.horizons_, self._boosters(), strict=True)
+        }
+        table = pd.DataFrame(gains, index=self.feature_names_)
+        return table / table.sum()
+
+    def state(self) -> dict[str, Any]:
+        """Text of the boosters, their inputs, and the base's state."""
+        return {
+            "horizons": list(self.horizons_),
+            "columns": list(self.columns_),
+            "boosters": self.boosters_,
+            "base": self.base_.state(),
+            "residuals": self.residuals_,
+        }
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """From ``state``."""
+        self.horizons_, self.columns_ = tuple(state["horizons"]), tuple(state["columns"])
+        self.boosters_, self.residuals_ = list(state["boosters"]), np.asarray(state["residuals"])
+        self.base_ = HAR(seasonal=True).restore(state["base"])
+        self._loaded = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
+
+
+def _equal_by_symbol(index: pd.Index) -> Array:
+    """Weights that give each symbol the same total, with mean one."""
+    symbols = pd.Series(index.get_level_values("symbol"))
+    count = symbols.map(symbols.value_counts()).to_numpy(np.float64)
+    return len(symbols) / (symbols.nunique() * count)

@@ -1,0 +1,126 @@
+"""Combining members: levels and weights from resolved out-of-sample rows alone.
+
+Reference: Bates and Granger (1969), Operational Research Quarterly 20; Patton (2011), J. Econometrics 160 (the level that
+minimises QLIKE is the mean of ``V/F``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features import kernels
+from models.trailing import DAY, FOUR_WEEKS, carry_forward, refreshes, trailing_level, window
+
+__all__ = ["Combination", "combine", "level"]
+
+Array = npt.NDArray[np.float64]
+
+YEAR: Final = 365 * DAY
+LEVEL_SHRINKAGE: Final = 30.0 * DAY
+LEVEL_BOUNDS: Final = (np.log(0.5), np.log(2.0))
+WEIGHT_HOURS: Final = 180 * DAY
+WEIGHT_STEP_HOURS: Final = 5
+MINIMUM_WEIGHT_ROWS: Final = 2000
+DRIFT_HALF_LIFE: Final = 30 * DAY
+DRIFT_BOUNDS: Final = (np.log(0.7), np.log(1.5))
+GRADIENT_STEPS: Final = 200
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One horizon's ensemble on the hourly grid.
+
+    ``log_forecast`` (n_symbols, n_hours): ``ln F``; ``weights`` (n_refreshes, n_members) in force from the times
+    ``refreshed``; ``clipped`` counts how often the drift correction met its bound; ``members_used`` (n_symbols, n_hours).
+    """
+
+    log_forecast: Array
+    weights: pd.DataFrame
+    clipped: int
+    members_used: npt.NDArray[np.int64]
+
+
+def level(log_forecast: Array, variance: Array, times: pd.DatetimeIndex, horizon: int) -> Array:
+    """``ln F`` with each symbol's level set daily to the mean of ``V/F`` over the resolved rows of the last year."""
+    at = refreshes(times, DAY)
+    shift = trailing_level(variance / np.exp(log_forecast), at, horizon, YEAR, LEVEL_SHRINKAGE)
+    return log_forecast + carry_forward(np.clip(shift, *LEVEL_BOUNDS), at, len(times))
+
+
+def combine(
+    levelled: Mapping[str, Array],
+    variance: Array,
+    times: pd.DatetimeIndex,
+    horizon: int,
+    *,
+    members: Sequence[str],
+    shrinkage: float,
+) -> Combination:
+    """``ln F = sum_m w_m ln F_m`` with weights refreshed every four weeks from the last 180 days of resolved rows.
+
+    Weights minimise QLIKE on the simplex, pooled over symbols, then move by ``shrinkage`` towards equal weights of the
+    ``members``. A member missing on a row leaves its weight to the others. Last, the drift of the level over about a
+    month is taken out, bounded to [0.7, 1.5].
+    """
+    stack = np.stack([levelled[m] for m in members])
+    at = refreshes(times, FOUR_WEEKS)
+    weights = np.empty((len(at), len(members)))
+    for w, column in enumerate(at):
+        past = window(int(column), horizon, WEIGHT_HOURS)
+        # Thinned on the clock, so that the sample does not depend on where the history starts.
+        hours = times[past].as_unit("us").asi8 // 3_600_000_000 % WEIGHT_STEP_HOURS == 0
+        best = _simplex_weights(stack[:, :, past][:, :, hours], variance[:, past][:, hours])
+        weights[w] = (1 - shrinkage) * best + shrinkage / len(members)
+    present = np.isfinite(stack)
+    spread = carry_forward(weights.T, at, len(times))[:, None, :] * present
+    total = spread.sum(axis=0)
+    mean = np.zeros_like(variance)
+    for m in range(len(members)):
+        mean += spread[m] * np.where(present[m], stack[m], 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_forecast = np.where(total > 0, mean / total, np.nan)
+    drift, clipped = _drift(log_forecast, variance, times, horizon)
+    table = pd.DataFrame(weights, index=times[at], columns=list(members))
+    return Combination(log_forecast + drift, table, clipped, present.sum(axis=0))
+
+
+def _simplex_weights(log_forecasts: Array, variance: Array) -> Array:
+    """Weights (n_members,) on the simplex with the least mean QLIKE; equal where too few rows are resolved.
+
+    Exponentiated gradient on the convex problem ``min_w mean(V exp(-w'l) + w'l)`` (Kivinen and Warmuth, 1997).
+    """
+    count = len(log_forecasts)
+    rows = np.isfinite(log_forecasts).all(axis=0) & np.isfinite(variance)
+    weights = np.full(count, 1.0 / count)
+    if rows.sum() < MINIMUM_WEIGHT_ROWS or count == 1:
+        return weights
+    logs, v = log_forecasts[:, rows], variance[rows]
+    # Centred on their mean: only differences between members matter.
+    centre = logs.mean(axis=0)
+    logs, v = logs - centre, v / np.exp(centre)
+    for _ in range(GRADIENT_STEPS):
+        combined = np.einsum("m,mn->n", weights, logs)
+        slope = np.einsum("mn,n->m", logs, 1 - v / np.exp(combined)) / len(v)
+        weights = weights * np.exp(-STEP * slope / max(float(np.abs(slope).max()), 1e-3))
+        weights /= weights.sum()
+    return weights
+
+
+STEP: Final = 0.1
+
+
+def _drift(log_forecast: Array, variance: Array, times: pd.DatetimeIndex, horizon: int) -> tuple[Array, int]:
+    """Log of an EWMA of resolved ``V/F``, half-life 30 days; zero before there is one."""
+    resolved = np.full_like(variance, np.nan)
+    resolved[:, horizon:] = (variance / np.exp(log_forecast))[:, : variance.shape[1] - horizon]
+    reach = kernels.ewma_reach(DRIFT_HALF_LIFE)
+    ratio = kernels.ewma(resolved, float(DRIFT_HALF_LIFE), reach, int(times[0].hour))
+    drift = np.where(np.isfinite(ratio), np.log(ratio), 0.0)
+    bounded = np.clip(drift, *DRIFT_BOUNDS)
+    return bounded, int((bounded != drift).sum())

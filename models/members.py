@@ -1,0 +1,99 @@
+"""What every member of the ensemble promises.
+
+A member is fitted on features ``X`` and targets ``y`` and forecasts ``E[V]`` for every horizon. ``X`` is indexed by
+(symbol, origin); ``y`` has the same index and one column per horizon in hours, holding V, null where the interval was not
+complete when the fit was made: purging is done by whoever cuts the fold, by nulling labels that end too late.
+
+``fit`` always refits. Constructor arguments are stored verbatim, fitted state ends in an underscore, so that
+``sklearn.base.clone`` works. A member never sees which symbol a row belongs to unless it fits each symbol apart.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+
+from features.errors import DataInvalid
+
+__all__ = ["Member", "log_targets", "require"]
+
+QUANTILE_GRID = np.linspace(0.005, 0.995, 199)
+
+
+class Member(BaseEstimator):  # type: ignore[misc]
+    """A volatility model: ``fit``, ``predict``, ``predict_quantiles``, and its fitted state as plain arrays.
+
+    Attributes after ``fit``: ``horizons_`` (hours), ``residuals_`` (n_levels, n_horizons), quantiles of ``ln V - ln F``
+    over the training rows.
+    """
+
+    horizons_: tuple[int, ...]
+    residuals_: npt.NDArray[np.float64]
+
+    def fit(self, X: pd.DataFrame, y: pd.DataFrame, *, sample_weight: npt.NDArray[np.float64] | None = None) -> Self:
+        """Fit on rows up to a cut; raises ``DataInvalid`` where a needed column or every label is missing."""
+        if len(X) != len(y) or not X.index.equals(y.index):
+            raise DataInvalid("X and y must have the same (symbol, origin) index; align y with y.reindex(X.index)")
+        self.horizons_ = tuple(int(h) for h in y.columns)
+        self._fit(X, y, sample_weight)
+        self.residuals_ = self._training_residuals(X, y)
+        return self
+
+    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
+        """``E[V]`` per row and horizon; NaN where the row lacks what the member cannot do without."""
+        values = np.exp(self._predict_log(X))
+        return pd.DataFrame(values, index=X.index, columns=pd.Index(self.horizons_, name="horizon_hours"))
+
+    def predict_quantiles(self, X: pd.DataFrame, levels: Sequence[float]) -> dict[int, pd.DataFrame]:
+        """Quantiles of V per horizon (columns: ``levels``), from the residuals of the training rows."""
+        log_mean = self._predict_log(X)
+        out = {}
+        for j, h in enumerate(self.horizons_):
+            shift = np.interp(levels, QUANTILE_GRID, self.residuals_[:, j])
+            out[h] = pd.DataFrame(np.exp(log_mean[:, [j]] + shift), index=X.index, columns=list(levels))
+        return out
+
+    @abstractmethod
+    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: npt.NDArray[np.float64] | None) -> None: ...
+
+    @abstractmethod
+    def _predict_log(self, X: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """``ln E[V]`` of shape (n_rows, n_horizons)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Fitted state: JSON values, arrays, and text of boosters; what an artifact stores."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> Self:
+        """The inverse of ``state``, on an instance with the same constructor arguments."""
+
+    def _training_residuals(self, X: pd.DataFrame, y: pd.DataFrame) -> npt.NDArray[np.float64]:
+        error = log_targets(y) - self._predict_log(X)
+        out = np.zeros((len(QUANTILE_GRID), error.shape[1]))
+        for j in range(error.shape[1]):
+            known = error[np.isfinite(error[:, j]), j]
+            if len(known):
+                out[:, j] = np.quantile(known, QUANTILE_GRID)
+        return out
+
+
+def log_targets(y: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Natural log of V, NaN where unknown; shape (n_rows, n_horizons)."""
+    return np.log(y.to_numpy(np.float64))
+
+
+def require(X: pd.DataFrame, columns: Sequence[str], model: str) -> npt.NDArray[np.float64]:
+    """The named columns as an array; raises ``DataInvalid`` naming those that are missing."""
+    missing = [c for c in columns if c not in X.columns]
+    if missing:
+        raise DataInvalid(
+            f"model '{model}' needs feature columns {missing}; enable their families in [features] of the config"
+        )
+    return X[list(columns)].to_numpy(np.float64)

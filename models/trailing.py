@@ -1,0 +1,73 @@
+"""Statistics of resolved forecasts: what a fixed clock lets be known, and nothing later.
+
+A row made at origin ``s`` for a horizon ``h`` is resolved at ``s + h``. Everything here that is estimated at a refresh
+``t`` reads rows with ``s + h <= t`` only. Refreshes fall on a clock anchored at Monday 1970-01-05 00:00 UTC, so they do
+not depend on where a history starts. Arrays have shape (n_symbols, n_hours), NaN where there is nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = ["DAY", "FOUR_WEEKS", "WEEK", "carry_forward", "refreshes", "trailing_level", "window"]
+
+Array = npt.NDArray[np.float64]
+
+DAY: Final = 24
+WEEK: Final = 168
+FOUR_WEEKS: Final = 4 * WEEK
+FIRST_MONDAY_HOUR: Final = 4 * DAY
+MICROSECONDS_PER_HOUR: Final = 3_600_000_000
+
+
+def refreshes(times: pd.DatetimeIndex, every: int) -> npt.NDArray[np.int64]:
+    """Columns of ``times`` at which a statistic refreshed every ``every`` hours is estimated anew, and column 0."""
+    hours = times.as_unit("us").asi8 // MICROSECONDS_PER_HOUR - FIRST_MONDAY_HOUR
+    at = np.flatnonzero(hours % every == 0)
+    return np.union1d([0], at).astype(np.int64)
+
+
+def carry_forward(values: Array, at: npt.NDArray[np.int64], hours: int) -> Array:
+    """Spread ``values`` (…, n_refreshes) over the hours from each refresh to the next: (…, n_hours)."""
+    newest = np.searchsorted(at, np.arange(hours), side="right") - 1
+    return np.asarray(values[..., newest])
+
+
+def window(at: int, horizon: int, length: int) -> slice:
+    """The columns of origins that are resolved at column ``at`` and no older than ``length`` hours before that."""
+    stop = max(at - horizon + 1, 0)
+    return slice(max(stop - length, 0), stop)
+
+
+def trailing_level(ratio: Array, at: npt.NDArray[np.int64], horizon: int, length: int, shrinkage: float) -> Array:
+    """Log of the mean of ``V/F`` over the resolved rows of the last ``length`` hours: (n_symbols, n_refreshes).
+
+    The level under which QLIKE is least. Each symbol's mean is shrunk to the mean over all rows with weight
+    ``n / (n + shrinkage)``; zero where nothing is resolved.
+    """
+    total, count = _sums(ratio, at, horizon, length)
+    pool = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1.0)
+    pool[count.sum(axis=0) == 0] = 1.0
+    return np.asarray(np.log((total + shrinkage * pool) / (count + shrinkage)))
+
+
+@numba.njit(cache=True)
+def _sums(x: Array, at: npt.NDArray[np.int64], lag: int, length: int) -> tuple[Array, Array]:
+    """Sum and number of the finite values in the window of each refresh, added in time order."""
+    n = x.shape[0]
+    total = np.zeros((n, len(at)))
+    count = np.zeros((n, len(at)))
+    for i in range(n):
+        for w in range(len(at)):
+            stop = max(at[w] - lag + 1, 0)
+            for t in range(max(stop - length, 0), stop):
+                if not math.isnan(x[i, t]):
+                    total[i, w] += x[i, t]
+                    count[i, w] += 1.0
+    return total, count

@@ -1,0 +1,219 @@
+"""One fold of the walk-forward: fit every member on the past, forecast the test block, keep it as a folder.
+
+A fold depends on nothing but the features, the labels known at its border, the configuration and the code, so folds run in
+any order and in any process. Its folder appears whole or not at all; a folder made under another key is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from models.boosting import LightGBM
+from models.catalogue import make
+from models.members import Member
+from training.config import Component, RunConfig
+from training.splits import Fold
+
+__all__ = ["FoldResult", "Rows", "code_sha256", "fold_key", "purged_labels", "read_fold", "run_fold"]
+
+LIBRARIES: Final = ("arch", "lightgbm", "numba", "numpy", "pandas", "scikit-learn", "scipy")
+RESULT: Final = "fold.json"
+FORECASTS: Final = "forecasts.parquet"
+IMPORTANCE: Final = "importance.parquet"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features and targets of all origins as plain arrays, so that worker processes share them without a copy.
+
+    ``features`` (n_rows, n_features), ``variance`` (n_rows, n_horizons), ``origin`` microseconds since the epoch,
+    ``symbol`` codes into ``symbols``; rows are sorted by symbol, then origin.
+    """
+
+    features: npt.NDArray[np.float64]
+    columns: tuple[str, ...]
+    variance: npt.NDArray[np.float64]
+    horizons: tuple[int, ...]
+    symbol: npt.NDArray[np.int64]
+    symbols: tuple[str, ...]
+    origin: npt.NDArray[np.int64]
+
+    def frame(self, mask: npt.NDArray[np.bool_]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Features and targets of the rows under ``mask``, indexed by (symbol, origin)."""
+        origins = pd.DatetimeIndex(self.origin[mask].astype("datetime64[us]"), tz="UTC")
+        index = pd.MultiIndex.from_arrays(
+            [pd.Index(self.symbols)[self.symbol[mask]], origins], names=["symbol", "origin"]
+        )
+        X = pd.DataFrame(self.features[mask], index=index, columns=list(self.columns), copy=False)
+        y = pd.DataFrame(self.variance[mask], index=index, columns=list(self.horizons), copy=False)
+        return X, y
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What a finished fold holds.
+
+    ``forecasts``: indexed by (symbol, origin), columns (member, horizon): ``ln E[V]`` as fitted, not yet levelled.
+    ``params_sha256``: of each member's fitted state. ``importance``: gain share of each boosted member's features.
+    """
+
+    first_origin: pd.Timestamp
+    forecasts: pd.DataFrame
+    params_sha256: Mapping[str, str]
+    importance: pd.DataFrame
+
+
+def purged_labels(y: pd.DataFrame, known_by: pd.Timestamp) -> pd.DataFrame:
+    """Labels with every one nulled whose interval ends after ``known_by`` (law P)."""
+    origins = y.index.get_level_values("origin")
+    return y.apply(lambda v: v.where(origins + pd.Timedelta(hours=int(v.name)) <= known_by))
+
+
+def fold_key(fold: Fold, config: RunConfig, data_sha256: str) -> str:
+    """What decides the content of a fold; 64 hex digits."""
+    parts = {
+        "config": config.sha256,
+        "data": data_sha256,
+        "code": code_sha256(),
+        "borders": [str(t) for t in (fold.test_start, fold.test_end, fold.train_start, fold.train_end)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Hash of the source of the packages that make a forecast, and of the versions of the libraries they use."""
+    import features
+    import models
+    import training
+
+    digest = hashlib.sha256()
+    for package in (features, models, training):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    digest.update(" ".join(f"{name}=={version(name)}" for name in LIBRARIES).encode())
+    return digest.hexdigest()
+
+
+def run_fold(fold: Fold, rows: Rows, members: Sequence[Component], folder: Path, key: str) -> None:
+    """Fit, forecast and commit one fold; does nothing where the folder holds it already."""
+    if committed(folder, key):
+        return
+    from threadpoolctl import threadpool_limits
+
+    # One BLAS thread: the bits of a fit otherwise depend on how many there are.
+    with threadpool_limits(limits=1):
+        result = forecast_fold(fold, rows, members)
+    _commit(result, folder, key)
+
+
+def forecast_fold(fold: Fold, rows: Rows, members: Sequence[Component]) -> FoldResult:
+    """Fit each member on what was known at the fold's border, and forecast its test rows."""
+    border = _micros(fold.test_start)
+    past = rows.origin < border
+    if fold.train_start is not None:
+        past &= rows.origin >= _micros(fold.train_start)
+    X, y = rows.frame(past)
+    y = purged_labels(y, fold.train_end)
+    test, _ = rows.frame((rows.origin >= border) & (rows.origin < _micros(fold.test_end)))
+    forecasts, digests, importance = {}, {}, {}
+    for component in members:
+        member = make(component.kind, component.params).fit(X, y)
+        forecasts[component.kind] = np.log(member.predict(test))
+        digests[component.kind] = state_sha256(member)
+        if isinstance(member, LightGBM):
+            importance[component.kind] = member.importance()
+    return FoldResult(
+        fold.test_start,
+        pd.concat(forecasts, axis=1, names=["member", "horizon_hours"]),
+        digests,
+        pd.concat(importance, names=["member", "feature"]) if importance else pd.DataFrame(),
+    )
+
+
+def state_sha256(member: Member) -> str:
+    """Hash of a member's fitted state, floats by their exact value."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return plain(value.tolist())
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return value.hex() if isinstance(value, float) else value
+
+    return hashlib.sha256(json.dumps(plain(member.state()), sort_keys=True).encode()).hexdigest()
+
+
+def committed(folder: Path, key: str) -> bool:
+    """Whether the folder holds a finished fold made under this key."""
+    try:
+        return bool(json.loads((folder / RESULT).read_text())["key"] == key)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_fold(folder: Path) -> FoldResult:
+    """A finished fold."""
+    facts = json.loads((folder / RESULT).read_text())
+    wide = pd.read_parquet(folder / FORECASTS).set_index(["symbol", "origin"])
+    wide.columns = pd.MultiIndex.from_tuples(
+        [(m, int(h)) for m, h in (c.rsplit(":", 1) for c in wide.columns)], names=["member", "horizon_hours"]
+    )
+    importance = pd.DataFrame()
+    if (folder / IMPORTANCE).is_file():
+        importance = pd.read_parquet(folder / IMPORTANCE).set_index(["member", "feature"])
+        importance.columns = importance.columns.astype(int)
+    return FoldResult(pd.Timestamp(facts["first_origin"]), wide, facts["params_sha256"], importance)
+
+
+def _commit(result: FoldResult, folder: Path, key: str) -> None:
+    """Write beside, flush to disk, rename: a kill leaves the old state or the new one."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    beside.mkdir(parents=True)
+    try:
+        wide = result.forecasts.set_axis([f"{m}:{h}" for m, h in result.forecasts.columns], axis=1)
+        wide.reset_index().to_parquet(beside / FORECASTS, index=False)
+        if not result.importance.empty:
+            flat = result.importance.rename(columns=str).reset_index()
+            flat.to_parquet(beside / IMPORTANCE, index=False)
+        facts = {
+            "key": key,
+            "first_origin": result.first_origin.isoformat(),
+            "params_sha256": dict(result.params_sha256),
+        }
+        (beside / RESULT).write_text(json.dumps(facts, sort_keys=True, indent=1))
+        for file in [*beside.iterdir(), beside]:
+            _sync(file)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _micros(t: pd.Timestamp) -> int:
+    return int(t.as_unit("us")._value)
