@@ -35,7 +35,7 @@ class Calendar(Family):
                 SEASON_HOURS,
             )
         yield Column("hour", _every_symbol(panel, panel.times.hour), "hour of day of the origin", "h", 0, ("clock",))
-        yield Column("weekday", _every_symbol(panel, panel.times.dayofweek), "0 = Monday", "d", 0, ("clock",))
+        yield Column("weekday", _every_symbol(panel, panel.times.day_of_week), "0 = Monday", "d", 0, ("clock",))
         age = np.empty((len(panel.symbols), len(panel)))
         for i, symbol in enumerate(panel.symbols):
             days = (panel.times - panel.market.first_bar[symbol]) / pd.Timedelta(days=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from features import kernels
 from features.family import Column, Family
-from features.panel import Panel
+from features.panel import Array, Panel
 
 __all__ = ["Cross"]
 
@@ -87,7 +87,7 @@ class Cross(Family):
         )
 
 
-def _mean_of_others(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _mean_of_others(x: Array) -> Array:
     """Mean over the other rows' finite values; NaN where there is none."""
     present = ~np.isnan(x)
     values = np.where(present, x, 0.0)

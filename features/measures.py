@@ -27,17 +27,17 @@ def garman_klass(open_: Array, high: Array, low: Array, close: Array, close_befo
     its open and close. NaN where the bar before is missing.
     """
     inside = 0.5 * np.log(high / low) ** 2 - (2 * math.log(2) - 1) * np.log(close / open_) ** 2
-    return inside + np.log(open_ / close_before) ** 2
+    return np.asarray(inside + np.log(open_ / close_before) ** 2)
 
 
 def parkinson(high: Array, low: Array) -> Array:
     """Parkinson (1980) range variance, ``ln(H/L)^2 / (4 ln 2)``."""
-    return np.log(high / low) ** 2 / (4 * math.log(2))
+    return np.asarray(np.log(high / low) ** 2 / (4 * math.log(2)))
 
 
 def rogers_satchell(open_: Array, high: Array, low: Array, close: Array) -> Array:
     """Rogers-Satchell (1991) variance, free of drift: ``ln(H/C) ln(H/O) + ln(L/C) ln(L/O)``."""
-    return np.log(high / close) * np.log(high / open_) + np.log(low / close) * np.log(low / open_)
+    return np.asarray(np.log(high / close) * np.log(high / open_) + np.log(low / close) * np.log(low / open_))
 
 
 def bar_variance_floor(variance: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from features import kernels
 from features.family import Column, Family
 from features.measures import VARIANCE_FLOOR
-from features.panel import Panel, shift
+from features.panel import Array, Panel, shift
 
 __all__ = ["EWMA_HALF_LIVES", "HAR_HOURS", "Ladder", "Path"]
 
@@ -103,5 +103,5 @@ class Path(Family):
                 )
 
 
-def _log(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return np.log(np.maximum(x, VARIANCE_FLOOR))
+def _log(x: Array) -> Array:
+    return np.asarray(np.log(np.maximum(x, VARIANCE_FLOOR)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from features import kernels
 from features.family import Column, Family
-from features.panel import Panel
+from features.panel import Array, Panel
 
 __all__ = ["Flow", "Volume"]
 
@@ -80,6 +80,6 @@ class Flow(Family):
         yield Column("age_taker_flow", panel.age(taker), "hours since the last taker volume", "h", 720, feeds)
 
 
-def _log(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _log(x: Array) -> Array:
     """Natural log; NaN where nothing was traded."""
     return np.log(np.where(x > 0, x, np.nan))

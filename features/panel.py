@@ -72,7 +72,7 @@ class Panel:
     def slots(self) -> npt.NDArray[np.int64]:
         """Hour of week (0 = Monday 00:00-01:00 UTC) that the bar of each column covers, shape (n_hours,)."""
         opens = self.times - pd.Timedelta(hours=1)
-        return np.asarray(opens.dayofweek * 24 + opens.hour, dtype=np.int64)
+        return np.asarray(opens.day_of_week * 24 + opens.hour, dtype=np.int64)
 
     # -- tables on the grid ------------------------------------------------------------------------------------------
 
@@ -248,6 +248,17 @@ def _in_time(bars: pd.DataFrame) -> pd.DataFrame:
     closes = pd.DatetimeIndex(bars.index.get_level_values("close_time"))
     in_time = np.asarray(pd.DatetimeIndex(bars["available_at"]) <= closes.ceil("h"))
     return bars if in_time.all() else bars[in_time]
+
+
+def _refuse_late(bars: pd.DataFrame) -> None:
+    """An origin is a bar's close, so a bar that is known later has no origin to belong to."""
+    late = pd.DatetimeIndex(bars["available_at"]) > pd.DatetimeIndex(bars.index.get_level_values("close_time"))
+    if len(late) and late.any():
+        symbol, close = bars.index[int(late.argmax())]
+        raise DataInvalid(
+            f"table 'bars', {symbol}, {close}: available_at is after the close; bars are read at their close, "
+            "so import them without --delay"
+        )
 
 
 def shift(x: Array, hours: int) -> Array:

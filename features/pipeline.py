@@ -60,7 +60,10 @@ class FeaturePipeline:
         A row exists for each hourly bar. It depends only on rows with ``available_at <= origin`` and on the last
         ``warmup`` hours. Raises ``DataInvalid`` where the market has no hourly bars.
         """
-        panel = Panel(market, self.proxy)
+        return self.transform_panel(Panel(market, self.proxy))
+
+    def transform_panel(self, panel: Panel) -> pd.DataFrame:
+        """``transform`` of a panel that is at hand already."""
         alive = ~np.isnan(panel.close)
         data = {column.name: column.values[alive] for column in self._columns(panel)}
         rows, columns = np.nonzero(alive)
@@ -83,7 +86,8 @@ class FeaturePipeline:
         # One hour more than the warm-up: the first bar's return and variance need the close before it.
         self._live = market.since(origin - pd.Timedelta(hours=self.warmup + 1))
         features = self.transform(self._live)
-        return features.loc[features.index.get_level_values("origin") == origin]
+        newest = features.index.get_level_values("origin") == origin
+        return pd.DataFrame(features[newest])
 
     def describe(self) -> pd.DataFrame:
         """Name, family, formula, unit, look-back in hours, feeds and reference of every feature, in column order."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from features.family import Column, Family
 from features.measures import VARIANCE_FLOOR, parkinson, rogers_satchell
-from features.panel import Panel
+from features.panel import Array, Panel
 
 __all__ = ["Realised"]
 
@@ -114,10 +114,10 @@ class Realised(Family):
         )
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _share(part: Array, whole: Array) -> Array:
     """Part over whole; NaN where nothing moved."""
     return part / np.where(whole > 0, whole, np.nan)
 
 
-def _log_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return np.log(np.maximum(part, VARIANCE_FLOOR)) - np.log(np.maximum(whole, VARIANCE_FLOOR))
+def _log_ratio(part: Array, whole: Array) -> Array:
+    return np.asarray(np.log(np.maximum(part, VARIANCE_FLOOR)) - np.log(np.maximum(whole, VARIANCE_FLOOR)))

@@ -184,11 +184,13 @@ def qlike_fit(design: Array, target: Array, weights: Array) -> Array:
     """
     full = np.column_stack([np.ones(len(design)), design])
     normal = np.einsum("ni,n,nj->ij", full, weights, full, optimize=["einsum_path", (0, 1), (0, 1)])
-    coefficients = np.linalg.solve(normal, np.einsum("ni,n->i", full, weights * target))
+    # A short history has equal windows; the shortest solution shares their weight.
+    inverse = np.linalg.pinv(normal, hermitian=True)
+    coefficients = inverse @ np.einsum("ni,n->i", full, weights * target)
     for _ in range(SCORING_STEPS):
         coefficients[0] += _log_level(target - full @ coefficients, weights)
         residual = np.minimum(np.expm1(target - full @ coefficients), LARGEST_RESIDUAL)
-        coefficients = coefficients + np.linalg.solve(normal, np.einsum("ni,n->i", full, weights * residual))
+        coefficients = coefficients + inverse @ np.einsum("ni,n->i", full, weights * residual)
     coefficients[0] += _log_level(target - full @ coefficients, weights)
     return np.asarray(coefficients)
 

@@ -21,14 +21,20 @@ __all__ = ["LightGBM"]
 Array = npt.NDArray[np.float64]
 
 MICROSECONDS_PER_HOUR = 3_600_000_000
-RAW_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_")
+# Raw ladders repeat the deseasonalised ones; ages of feeds tell symbols apart and little else.
+UNUSED_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_", "age_", "log_listing_age")
+# Log variances enter as distances from the HAR's own forecast, so that a split means the same at every level.
+LEVEL_PREFIXES = ("log_rv_", "log_ew_", "market_log_ew_", "spillover_")
+NOT_LEVELS = ("log_rv_sd_", "log_rv_15m_")
 
 
 class LightGBM(Member):
     """``ln F = ln F_har_seasonal + g(x)``, one booster per horizon.
 
     ``objective``: ``l2`` fits ``ln V - ln F_har``; ``gamma`` fits ``V / F_har`` with a log link, whose deviance is QLIKE.
-    ``every_hours`` thins the training rows (5: every hour of day still occurs); ``window_days``: history to train on.
+    ``largest_residual`` bounds the log residual that is learnt from, so that empty hours and crashes weigh like other
+    surprises. ``every_hours`` thins the training rows (5: every hour of day still occurs); ``window_days``: history to
+    train on.
     The rest is LightGBM's own, fixed for bit-reproducible training.
     """
 
@@ -37,12 +43,13 @@ class LightGBM(Member):
         objective: Literal["l2", "gamma"] = "l2",
         rounds: int = 220,
         learning_rate: float = 0.04,
-        num_leaves: int = 31,
-        min_data_in_leaf: int = 400,
+        num_leaves: int = 15,
+        min_data_in_leaf: int = 1000,
         feature_fraction: float = 0.6,
         bagging_fraction: float = 0.7,
         lambda_l2: float = 10.0,
         max_bin: int = 127,
+        largest_residual: float = 2.5,
         every_hours: int = 5,
         window_days: int | None = None,
         seed: int = 1,
@@ -57,6 +64,7 @@ class LightGBM(Member):
         self.bagging_fraction = bagging_fraction
         self.lambda_l2 = lambda_l2
         self.max_bin = max_bin
+        self.largest_residual = largest_residual
         self.every_hours = every_hours
         self.window_days = window_days
         self.seed = seed
@@ -66,12 +74,12 @@ class LightGBM(Member):
         import lightgbm
 
         self.base_ = HAR(seasonal=True).fit(X, y)
-        self.columns_ = tuple(c for c in X.columns if not str(c).startswith(RAW_PREFIXES))
+        self.columns_ = tuple(c for c in X.columns if not str(c).startswith(UNUSED_PREFIXES))
         origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
         kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)
         X, y = X.loc[kept], y.loc[kept]
         base = self.base_._predict_log(X)
-        residual = log_targets(y) - base
+        residual = np.clip(log_targets(y) - base, -self.largest_residual, self.largest_residual)
         rows = np.ones(len(X)) if weight is None else weight[kept]
         self.boosters_: list[str] = []
         for j, h in enumerate(self.horizons_):
@@ -111,16 +119,26 @@ class LightGBM(Member):
         }
 
     def _design(self, X: pd.DataFrame, base: Array, j: int) -> Array:
-        """The features, the season ahead per hour, and the HAR's own deseasonalised forecast."""
+        """The features, the season ahead per hour, and the HAR's own deseasonalised forecast per hour."""
         h = self.horizons_[j]
         season = X[f"log_season_ahead_{h}h"].to_numpy(np.float64)
-        extra = np.column_stack([season - np.log(h), base[:, j] - season])
-        return np.column_stack([X[list(self.columns_)].to_numpy(np.float64), extra])
+        har = base[:, j] - season
+        values = X[list(self.columns_)].to_numpy(np.float64, copy=True)
+        values[:, self._levels()] -= har[:, None]
+        return np.column_stack([values, season - np.log(h), har])
+
+    def _levels(self) -> list[int]:
+        names = [str(c) for c in self.columns_]
+        return [k for k, c in enumerate(names) if c.startswith(LEVEL_PREFIXES) and not c.startswith(NOT_LEVELS)]
 
     @property
     def feature_names_(self) -> list[str]:
         """Names of the boosters' inputs, in order."""
         return [*map(str, self.columns_), "season_ahead_per_hour", "log_har_deseasonalised"]
+
+    def inputs(self, X: pd.DataFrame, j: int) -> Array:
+        """What the booster of horizon number ``j`` is given for ``X``: (n_rows, n_inputs)."""
+        return self._design(X, self.base_._predict_log(X), j)
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)

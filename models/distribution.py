@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -83,7 +84,7 @@ class Tail:
         odds = (1 - p) / (1 - TAIL_START)
         if abs(self.shape) < 1e-9:
             return self.start - self.scale * float(np.log(odds))
-        return self.start + self.scale / self.shape * (odds**-self.shape - 1)
+        return float(self.start + self.scale / self.shape * (odds**-self.shape - 1))
 
     def shortfall(self, p: float) -> float:
         """Mean beyond the quantile at ``p``."""
@@ -202,14 +203,14 @@ def return_columns(
     out: dict[str, Array] = {}
     for name, p in RETURN_LEVELS.items():
         if p <= 1 - TAIL_START:
-            out[name] = -scale * tails(-1, lambda t, p=p: t.quantile(1 - p))
+            out[name] = -scale * tails(-1, partial(Tail.quantile, p=1 - p))
         elif p >= TAIL_START:
-            out[name] = scale * tails(1, lambda t, p=p: t.quantile(p))
+            out[name] = scale * tails(1, partial(Tail.quantile, p=p))
         else:
             out[name] = sigma * law.quantile(p)
     for name, p in SHORTFALL_LEVELS.items():
         side = -1 if p < 0.5 else 1
-        out[name] = side * scale * tails(side, lambda t, p=p: t.shortfall(max(p, 1 - p)))
+        out[name] = side * scale * tails(side, partial(Tail.shortfall, p=max(p, 1 - p)))
     return out
 
 
@@ -228,7 +229,7 @@ def excursion_columns(
         scale = sigma * law.scale
         tails = _tails(excursion / scale, times, horizon)
         for name, p in EXCURSION_COLUMNS[side].items():
-            out[name] = back(scale * tails(1, lambda t, p=p: t.quantile(p)))
+            out[name] = back(scale * tails(1, partial(Tail.quantile, p=p)))
     return out
 
 

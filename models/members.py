@@ -47,8 +47,12 @@ class Member(BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:
         """``E[V]`` per row and horizon; NaN where the row lacks what the member cannot do without."""
-        values = np.exp(self._predict_log(X))
-        return pd.DataFrame(values, index=X.index, columns=pd.Index(self.horizons_, name="horizon_hours"))
+        return pd.DataFrame(np.exp(self.predict_log(X)))
+
+    def predict_log(self, X: pd.DataFrame) -> pd.DataFrame:
+        """``ln E[V]`` per row and horizon, as ``predict``."""
+        columns = pd.Index(self.horizons_, name="horizon_hours")
+        return pd.DataFrame(self._predict_log(X), index=X.index, columns=columns)
 
     def predict_quantiles(self, X: pd.DataFrame, levels: Sequence[float]) -> dict[int, pd.DataFrame]:
         """Quantiles of V per horizon (columns: ``levels``), from the residuals of the training rows."""
@@ -86,7 +90,7 @@ class Member(BaseEstimator):  # type: ignore[misc]
 
 def log_targets(y: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Natural log of V, NaN where unknown; shape (n_rows, n_horizons)."""
-    return np.log(y.to_numpy(np.float64))
+    return np.asarray(np.log(y.to_numpy(np.float64)))
 
 
 def require(X: pd.DataFrame, columns: Sequence[str], model: str) -> npt.NDArray[np.float64]:
@@ -96,4 +100,4 @@ def require(X: pd.DataFrame, columns: Sequence[str], model: str) -> npt.NDArray[
         raise DataInvalid(
             f"model '{model}' needs feature columns {missing}; enable their families in [features] of the config"
         )
-    return X[list(columns)].to_numpy(np.float64)
+    return np.asarray(X[list(columns)].to_numpy(np.float64))

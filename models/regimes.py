@@ -72,8 +72,8 @@ def probability_columns(exceedance: Array, now: Array) -> dict[str, Array]:
 
 def _design(probability: Array, now: Array) -> Array:
     p = np.clip(probability, EDGE, 1 - EDGE)
-    known = np.where(np.isfinite(now), 0.0, np.nan)
-    return np.stack([1.0 + known, np.log(p / (1 - p)) + known, (now == 0) + known, (now >= 2) + known])
+    # An unknown present is taken as normal: a gap in the bars must not silence the probabilities.
+    return np.stack([np.ones_like(p), np.log(p / (1 - p)), 1.0 * (now == 0), 1.0 * (now >= 2)])
 
 
 def _logistic(design: Array, hit: Array, horizon: int) -> Array:

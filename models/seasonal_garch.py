@@ -15,6 +15,7 @@ import pandas as pd
 
 from features.errors import DataInvalid
 from models.garch import GARCH
+from models.garch.kernel import initial_state
 from models.members import Member, require
 
 __all__ = ["SeasonalGARCH"]
@@ -78,7 +79,7 @@ class SeasonalGARCH(Member):
             return None
         # Persistence at one drifts by omega an hour, which three days of forecasts bear; anything else uncertified is refused.
         sound = model.certificate_.converged and model.certificate_.persistence <= 1 + 1e-6
-        return model.params_.to_numpy(np.float64) if sound else None
+        return np.asarray(model.params_, dtype=np.float64) if sound else None
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         horizons = np.array(self.horizons_)
@@ -105,7 +106,7 @@ class SeasonalGARCH(Member):
             model = self._spec().resume(params, self.filters_[symbol])
             model.advance(np.full(len(missing), np.nan))
             return model, None
-        return self._spec().fix(params, returns.to_numpy()[:0], backcast=_first_variance(returns)), None
+        return self._spec().resume(params, initial_state(_first_variance(returns), 1)), None
 
     def state(self) -> dict[str, Any]:
         """Parameters and filter lags per symbol, the time each filter stands at, and the pooled parameters."""

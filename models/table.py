@@ -6,6 +6,8 @@ disk it is Parquet with the same columns in the same order, sorted by that key: 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.errors import DataInvalid
@@ -31,7 +34,7 @@ from models.base import (
     VARIANCE_LEVELS,
 )
 
-__all__ = ["read_parquet", "to_arrow", "validate", "write_parquet"]
+__all__ = ["read_parquet", "to_arrow", "validate", "write_parquet", "write_parts"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -105,18 +108,43 @@ def write_parquet(frame: pd.DataFrame, path: str | Path) -> None:
     write_atomically(Path(path), buffer.getvalue().to_pybytes())
 
 
-def read_parquet(path: str | Path) -> pd.DataFrame:
-    """The forecast frame stored at ``path``.
+def write_parts(frames: Iterable[pd.DataFrame], path: str | Path) -> int:
+    """Write frames one after the other as the row groups of one file, atomically; returns the number of rows.
+
+    For tables that do not fit in memory twice. The frames must be in order of the key. Raises as ``to_arrow`` does.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    rows = 0
+    try:
+        with pq.ParquetWriter(beside, FORECAST_SCHEMA, compression="zstd") as writer:
+            for frame in frames:
+                table = to_arrow(frame)
+                writer.write_table(table, row_group_size=max(len(table), 1))
+                rows += len(table)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return rows
+
+
+def read_parquet(
+    path: str | Path, *, columns: Sequence[str] | None = None, models: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The forecast frame stored at ``path``, or only some of its columns and models.
 
     Raises ``DataInvalid`` naming the file where it is missing, unreadable, or not a forecast table.
     """
     file = Path(path)
     try:
         # A plain file, never a data set: Hive names in the path must not add columns.
-        table = pq.ParquetFile(file).read()
+        stored = pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
         raise DataInvalid(f"{file}: not a readable Parquet file ({error}); write the forecasts again") from error
-    found = {field.name: field.type for field in table.schema}
+    found = {field.name: field.type for field in stored.schema_arrow}
     for field in FORECAST_SCHEMA:
         if (kind := found.get(field.name, "no such column")) != field.type:
             raise DataInvalid(
@@ -125,7 +153,15 @@ def read_parquet(path: str | Path) -> pd.DataFrame:
             )
     if unknown := sorted(found.keys() - set(FORECAST_SCHEMA.names)):
         raise DataInvalid(f"{file}: unknown column {unknown[0]}; a forecast table has exactly the schema's columns")
-    frame: pd.DataFrame = table.select(FORECAST_SCHEMA.names).to_pandas()
+    wanted = list(FORECAST_SCHEMA.names if columns is None else columns)
+    parts = []
+    for group in range(stored.num_row_groups):
+        part = stored.read_row_group(group, columns=wanted if models is None else [*{*wanted, "model"}])
+        if models is not None:
+            part = part.filter(pc.is_in(part["model"], pa.array(list(models))))
+        parts.append(part.select(wanted))
+    empty = pa.schema([FORECAST_SCHEMA.field(name) for name in wanted]).empty_table()
+    frame: pd.DataFrame = pa.concat_tables(parts or [empty]).to_pandas()
     return frame
 
 

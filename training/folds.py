@@ -28,7 +28,18 @@ from models.members import Member
 from training.config import Component, RunConfig
 from training.splits import Fold
 
-__all__ = ["FoldResult", "Rows", "code_sha256", "fold_key", "purged_labels", "read_fold", "run_fold"]
+__all__ = [
+    "FoldResult",
+    "Rows",
+    "code_sha256",
+    "flat",
+    "fold_key",
+    "micros",
+    "purged_labels",
+    "read_fold",
+    "run_fold",
+    "wide",
+]
 
 LIBRARIES: Final = ("arch", "lightgbm", "numba", "numpy", "pandas", "scikit-learn", "scipy")
 RESULT: Final = "fold.json"
@@ -79,8 +90,8 @@ class FoldResult:
 
 def purged_labels(y: pd.DataFrame, known_by: pd.Timestamp) -> pd.DataFrame:
     """Labels with every one nulled whose interval ends after ``known_by`` (law P)."""
-    origins = y.index.get_level_values("origin")
-    return y.apply(lambda v: v.where(origins + pd.Timedelta(hours=int(v.name)) <= known_by))
+    origins = pd.DatetimeIndex(y.index.get_level_values("origin"))
+    return pd.DataFrame({h: y[h].where(origins + pd.Timedelta(hours=int(h)) <= known_by) for h in y.columns})
 
 
 def fold_key(fold: Fold, config: RunConfig, data_sha256: str) -> str:
@@ -123,17 +134,19 @@ def run_fold(fold: Fold, rows: Rows, members: Sequence[Component], folder: Path,
 
 def forecast_fold(fold: Fold, rows: Rows, members: Sequence[Component]) -> FoldResult:
     """Fit each member on what was known at the fold's border, and forecast its test rows."""
-    border = _micros(fold.test_start)
+    border = micros(fold.test_start)
     past = rows.origin < border
     if fold.train_start is not None:
-        past &= rows.origin >= _micros(fold.train_start)
+        past &= rows.origin >= micros(fold.train_start)
     X, y = rows.frame(past)
     y = purged_labels(y, fold.train_end)
-    test, _ = rows.frame((rows.origin >= border) & (rows.origin < _micros(fold.test_end)))
-    forecasts, digests, importance = {}, {}, {}
+    test, _ = rows.frame((rows.origin >= border) & (rows.origin < micros(fold.test_end)))
+    forecasts: dict[str, pd.DataFrame] = {}
+    digests: dict[str, str] = {}
+    importance: dict[str, pd.DataFrame] = {}
     for component in members:
         member = make(component.kind, component.params).fit(X, y)
-        forecasts[component.kind] = np.log(member.predict(test))
+        forecasts[component.kind] = member.predict_log(test)
         digests[component.kind] = state_sha256(member)
         if isinstance(member, LightGBM):
             importance[component.kind] = member.importance()
@@ -171,15 +184,31 @@ def committed(folder: Path, key: str) -> bool:
 def read_fold(folder: Path) -> FoldResult:
     """A finished fold."""
     facts = json.loads((folder / RESULT).read_text())
-    wide = pd.read_parquet(folder / FORECASTS).set_index(["symbol", "origin"])
-    wide.columns = pd.MultiIndex.from_tuples(
-        [(m, int(h)) for m, h in (c.rsplit(":", 1) for c in wide.columns)], names=["member", "horizon_hours"]
-    )
     importance = pd.DataFrame()
     if (folder / IMPORTANCE).is_file():
         importance = pd.read_parquet(folder / IMPORTANCE).set_index(["member", "feature"])
         importance.columns = importance.columns.astype(int)
-    return FoldResult(pd.Timestamp(facts["first_origin"]), wide, facts["params_sha256"], importance)
+    return FoldResult(
+        pd.Timestamp(facts["first_origin"]),
+        wide(pd.read_parquet(folder / FORECASTS)),
+        facts["params_sha256"],
+        importance,
+    )
+
+
+def flat(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Members' forecasts as a table: columns symbol, origin, ``<member>:<horizon>``."""
+    return forecasts.set_axis([f"{column[0]}:{column[1]}" for column in forecasts.columns], axis=1).reset_index()
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """The inverse of ``flat``."""
+    forecasts = table.set_index(["symbol", "origin"])
+    forecasts.columns = pd.MultiIndex.from_tuples(
+        [(name[: name.rindex(":")], int(name[name.rindex(":") + 1 :])) for name in map(str, forecasts.columns)],
+        names=["member", "horizon_hours"],
+    )
+    return forecasts
 
 
 def _commit(result: FoldResult, folder: Path, key: str) -> None:
@@ -187,11 +216,9 @@ def _commit(result: FoldResult, folder: Path, key: str) -> None:
     beside = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
     try:
-        wide = result.forecasts.set_axis([f"{m}:{h}" for m, h in result.forecasts.columns], axis=1)
-        wide.reset_index().to_parquet(beside / FORECASTS, index=False)
+        flat(result.forecasts).to_parquet(beside / FORECASTS, index=False)
         if not result.importance.empty:
-            flat = result.importance.rename(columns=str).reset_index()
-            flat.to_parquet(beside / IMPORTANCE, index=False)
+            result.importance.rename(columns=str).reset_index().to_parquet(beside / IMPORTANCE, index=False)
         facts = {
             "key": key,
             "first_origin": result.first_origin.isoformat(),
@@ -215,5 +242,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _micros(t: pd.Timestamp) -> int:
-    return int(t.as_unit("us")._value)
+def micros(t: pd.Timestamp) -> int:
+    """Microseconds since the epoch."""
+    return t.value // 1000

@@ -114,7 +114,7 @@ def _ask_arch(likelihood: Likelihood, starts: Sequence[Array | None]) -> list[Ar
     ``arch`` knows no missing returns, so it is shown the series without them.
     """
     from arch import arch_model
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     density: Any = likelihood.dist
     model = arch_model(

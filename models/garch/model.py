@@ -48,6 +48,8 @@ class GARCH:
     certificate_: Certificate
     backcast_: float
     variance_: float
+    _recursion: tuple[float, Array, Array, Array]
+    _state: Array
 
     def __init__(self, p: int = 1, o: int = 0, q: int = 1, dist: str = "normal", mean: str = "zero") -> None:
         self.p = p

@@ -1,0 +1,257 @@
+"""The command line. A command parses, calls one function and returns its result; ``Terminal`` shows it.
+
+Everything heavy is imported inside the command that needs it, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+from typer import Argument, Option
+
+from features.errors import DataInvalid, UsageError
+from forecaster.terminal import Outcome, Progress, Result, Terminal
+
+__all__ = ["app", "main"]
+
+FLAGS: Final = ("--json", "--quiet", "--debug")
+EPILOG: Final = (
+    "Every command: --json (one object on stdout), --quiet (errors only), --debug (tracebacks). "
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 data invalid, 4 data stale, 5 leakage, 6 model refused, "
+    "7 locked, 8 stopped (run again to resume)."
+)
+
+_typer = partial(typer.Typer, rich_markup_mode=None, add_completion=False, epilog=EPILOG)
+app = _typer(no_args_is_help=True, help="Volatility forecasts of crypto perpetuals, and the margins that follow.")
+data = _typer(no_args_is_help=True, help="Import market data, and check them.")
+schedules = _typer(invoke_without_command=True)
+app.add_typer(data, name="data")
+app.add_typer(schedules, name="policy")
+
+_command = partial(app.command, epilog=EPILOG)
+
+Config: TypeAlias = Annotated[
+    Path | None, Argument(metavar="[CONFIG]", help="TOML file; without it, the recommended settings.")
+]
+StoreDir: TypeAlias = Annotated[
+    Path | None, Option("--store", metavar="DIR", help="The store; default: FORECASTER_STORE.")
+]
+Overrides: TypeAlias = Annotated[
+    list[str] | None, Option("--set", metavar="a.b=c", help="Override one setting; repeatable.")
+]
+Instant: TypeAlias = Annotated[
+    str | None, Option("--as-of", metavar="T", help="ISO date or instant, UTC; default: the newest data.")
+]
+Forecasts: TypeAlias = Annotated[
+    Path | None, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
+]
+Params: TypeAlias = Annotated[
+    Path | None, Option("--params", metavar="FILE", help="Parameter pack; default: the one shipped.")
+]
+ScheduleFile: TypeAlias = Annotated[Path, Argument(metavar="SCHEDULE", help="A schedule.jsonl.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (None: the process's) and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Read before the rest is parsed, so that a usage error, too, is shown the way that was asked.
+    terminal = Terminal(**{flag.removeprefix("--"): flag in words for flag in FLAGS})
+    words = [word for word in words if word not in FLAGS]
+    # A polite kill unwinds like Ctrl-C: finished work is kept, locks and child processes end.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return terminal.run(lambda: app(words, prog_name="forecaster", standalone_mode=False, obj=terminal))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_command("demo")
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Where all results go.")] = Path("demo-output"),
+) -> Result:
+    """The whole product on a simulated market."""
+    from forecaster.commands.demonstration import demo as perform
+
+    with _progress(context) as progress:
+        return perform(out, progress)
+
+
+@_command("run")
+def run(
+    context: typer.Context,
+    config: Annotated[Path, Argument(metavar="CONFIG", help="TOML file of the run.")],
+    store: StoreDir = None,
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="Default: data.out of CONFIG.")] = None,
+    overrides: Overrides = None,
+) -> Result:
+    """The whole product on your own data."""
+    from forecaster.commands.evaluation import run as perform
+
+    with _progress(context) as progress:
+        return perform(config, store, out, overrides=overrides or (), progress=progress)
+
+
+@data.command("import", epilog=EPILOG)
+def data_import(
+    path: Annotated[str, Argument(metavar="PATH", help="File or folder; simulated: seed:7, or a TOML file.")],
+    kind: Annotated[str, Option("--from", metavar="freqtrade|vision|parquet|simulated", help="The format.")],
+    store: StoreDir = None,
+    table: Annotated[str | None, Option("--table", metavar="NAME", help="parquet: the table to fill.")] = None,
+    columns: Annotated[
+        str, Option("--columns", metavar="target=source,…", help="parquet: the file's names of columns.")
+    ] = "",
+    constants: Annotated[
+        list[str] | None, Option("--set", metavar="column=value", help="parquet: a constant; repeatable.")
+    ] = None,
+    delay: Annotated[
+        str | None, Option("--delay", metavar="24h", help="parquet: how long after its clock a row is known.")
+    ] = None,
+) -> Outcome:
+    """Read, check and store; bad rows: quarantine, exit 3."""
+    from forecaster.commands.data import data_import as perform
+
+    report = perform(kind, path, store, table=table, columns=_listed(columns), set_=constants or (), delay=delay)
+    return Outcome(report, DataInvalid.exit_code if report.quarantined else 0)
+
+
+@data.command("check", epilog=EPILOG)
+def data_check(store: StoreDir = None) -> Outcome:
+    """Gaps, impossible prices, stale feeds, damaged files."""
+    from forecaster.commands.data import data_check as perform
+
+    report = perform(store)
+    return Outcome(report, DataInvalid.exit_code if report.errors else 0)
+
+
+@_command("evaluate")
+def evaluate(
+    context: typer.Context,
+    config: Config = None,
+    store: StoreDir = None,
+    start: Annotated[str | None, Option("--start", metavar="T", help="First origin; date or instant, UTC.")] = None,
+    end: Annotated[str | None, Option("--end", metavar="T", help="End of the origins, exclusive.")] = None,
+    symbols: Annotated[str, Option("--symbols", metavar="A,B", help="Symbols written; default: all.")] = "",
+    horizons: Annotated[str | None, Option("--horizons", metavar="1,4,24", help="Hours ahead.")] = None,
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="Where the results go.")] = None,
+    jobs: Annotated[int | None, Option("--jobs", min=1, help="Processes; default: one a core.")] = None,
+    overrides: Overrides = None,
+) -> Result:
+    """Out-of-sample forecasts and scores; resumes."""
+    from forecaster.commands.evaluation import evaluate as perform
+
+    with _progress(context) as progress:
+        return perform(
+            config, store, start=start, end=end, symbols=_listed(symbols), horizons=horizons, out=out,
+            jobs=jobs, overrides=overrides or (), progress=progress,
+        )  # fmt: skip
+
+
+@_command("train")
+def train(config: Config = None, store: StoreDir = None, as_of: Instant = None, overrides: Overrides = None) -> Result:
+    """Fit on everything up to a time: a challenger."""
+    from forecaster.commands.serving import train as perform
+
+    return perform(config, store, as_of, overrides=overrides or ())
+
+
+@_command("promote")
+def promote(
+    version: Annotated[int | None, Argument(metavar="[VERSION]", help="Default: the challenger.")] = None,
+    force: Annotated[bool, Option("--force", help="Skip the comparison of losses, never the checks.")] = False,
+) -> Result:
+    """Make a model champion, if it passes the gate."""
+    from forecaster.commands.serving import promote as perform
+
+    return perform(version, force=force)
+
+
+@_command("forecast")
+def forecast(
+    sink: Annotated[str, Option("--sink", metavar="parquet:DIR", help="Where the forecasts go.")],
+    store: StoreDir = None,
+    as_of: Instant = None,
+    model: Annotated[str | None, Option("--model", metavar="URI", help="Default: the champion.")] = None,
+) -> Result:
+    """Forecasts of the champion into a sink."""
+    from forecaster.commands.serving import forecast as perform
+
+    return perform(store, as_of, model, sink)
+
+
+@schedules.callback(epilog=EPILOG)
+def policy(
+    context: typer.Context,
+    forecasts: Forecasts = None,
+    store: StoreDir = None,
+    params: Params = None,
+    out: Annotated[Path | None, Option("--out", metavar="FILE", help="The schedule to write.")] = None,
+) -> Result | None:
+    """Margin schedules: made, replayed, explained."""
+    if context.invoked_subcommand is not None:
+        return None
+    if forecasts is None or out is None:
+        raise UsageError("policy needs --forecasts FILE and --out schedule.jsonl; see forecaster policy --help")
+    from forecaster.commands.schedules import policy as perform
+
+    return perform(forecasts, store, params, out)
+
+
+@schedules.command("replay", epilog=EPILOG)
+def policy_replay(
+    schedule: ScheduleFile, forecasts: Forecasts = None, store: StoreDir = None, params: Params = None
+) -> Result:
+    """Check a schedule; with inputs, derive it again."""
+    from forecaster.commands.schedules import policy_replay as perform
+
+    return perform(schedule, forecasts, store, params)
+
+
+@schedules.command("explain", epilog=EPILOG)
+def policy_explain(
+    schedule: ScheduleFile,
+    symbol: Annotated[str, Argument(metavar="SYMBOL")],
+    time: Annotated[str, Argument(metavar="TIME", help="Instant, UTC.")],
+) -> Result:
+    """Why this margin."""
+    from forecaster.commands.schedules import policy_explain as perform
+
+    return perform(schedule, symbol, time)
+
+
+@_command("leakcheck")
+def leakcheck(
+    config: Config = None,
+    store: StoreDir = None,
+    cuts: Annotated[int, Option("--cuts", min=1, metavar="N", help="Instants at which data are cut.")] = 50,
+    overrides: Overrides = None,
+) -> Result:
+    """Search for look-ahead: exit 5, first bad cell."""
+    from forecaster.commands.checks import leakcheck as perform
+
+    return perform(config, store, cuts, overrides=overrides or ())
+
+
+@_command("schema")
+def schema(
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="Without it: all names.")] = None,
+) -> Result:
+    """Shapes of configuration, outputs and tables."""
+    from forecaster.commands.schemas import schema as perform
+
+    return perform(name)
+
+
+def _progress(context: typer.Context) -> AbstractContextManager[Progress]:
+    return context.ensure_object(Terminal).progress()
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

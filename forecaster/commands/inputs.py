@@ -1,0 +1,162 @@
+"""What a user names (a store, an instant, symbols, horizons, a configuration) resolved, or refused with the cure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import pandas as pd
+
+from features.errors import DataInvalid, DataStale, UsageError
+from features.market import Market
+from features.schemas import nearest
+from forecaster.settings import Settings
+from training.config import RunConfig
+from training.registry import Registry
+from training.tracking import Tracking
+
+__all__ = [
+    "Configuration",
+    "StoreLike",
+    "check_span",
+    "check_symbols",
+    "configuration",
+    "forecast_table",
+    "instant",
+    "read",
+    "registry",
+    "tracking",
+    "workers",
+]
+
+StoreLike: TypeAlias = Market | str | Path | None
+Configuration: TypeAlias = RunConfig | str | Path | None
+Moment: TypeAlias = str | date | None
+
+MAX_HORIZON: Final = 720
+# A forecast made on a bar that closed earlier than this before the asked instant is no forecast of it.
+PATIENCE: Final = pd.Timedelta(hours=3)
+
+
+def read(store: StoreLike = None, settings: Settings | None = None) -> Market:
+    """The market of a store folder (None: the one that ``FORECASTER_STORE`` names)."""
+    if isinstance(store, Market):
+        return store
+    place = store or (settings or Settings.load()).store
+    if place is None:
+        raise UsageError("no store is named: give --store DIR, or set FORECASTER_STORE")
+    if not Path(place).is_dir():
+        raise UsageError(
+            f"store {place}: no such folder; fill one with: forecaster data import --from SOURCE PATH --store {place}"
+        )
+    market = Market.open(place)
+    if not market.symbols:
+        raise DataInvalid(f"store {place} holds no hourly bars; import some with: forecaster data import")
+    return market
+
+
+def instant(moment: Moment, option: str) -> pd.Timestamp | None:
+    """An ISO date or instant in UTC; None stays None."""
+    if moment is None:
+        return None
+    try:
+        told = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        at = pd.Timestamp(told)
+    except ValueError:
+        raise UsageError(
+            f"{option} {moment}: write a date or an instant in UTC, such as 2024-01-31 or 2024-01-31T08:00Z"
+        ) from None
+    return (at.tz_localize(UTC) if at.tzinfo is None else at.tz_convert(UTC)).as_unit("us")
+
+
+def configuration(config: Configuration, horizons: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The settings of a run: a TOML file (None: the recommended ones), then what the command line says."""
+    given = list(overrides)
+    if horizons is not None:
+        given.append(f"horizons={sorted(_hours(word) for word in horizons.split(','))}")
+    if isinstance(config, RunConfig):
+        return config
+    loaded = RunConfig.load(config, given)
+    if max(loaded.horizons) > MAX_HORIZON:
+        raise UsageError(f"horizon {max(loaded.horizons)}: hours between 1 and {MAX_HORIZON} are forecast")
+    return loaded
+
+
+def _hours(word: str) -> int:
+    if not word.strip().isdecimal() or not 1 <= int(word) <= MAX_HORIZON:
+        raise UsageError(
+            f"--horizons: {word.strip()!r} is no number of hours between 1 and {MAX_HORIZON}; write --horizons 1,4,24"
+        )
+    return int(word)
+
+
+def check_span(market: Market, start: pd.Timestamp, end: pd.Timestamp) -> None:
+    """Refuse origins that too few data precede, or that lie after all of them."""
+    from training.evaluation import HISTORY_BEFORE_FIRST_FOLD
+
+    bars = market.table("bars", "1h")["close_time"]
+    first, last = bars.min(), bars.max()
+    if start >= end:
+        raise UsageError(f"--start {start:%Y-%m-%dT%H:%MZ} is not before --end {end:%Y-%m-%dT%H:%MZ}; swap them?")
+    if start < (earliest := first + HISTORY_BEFORE_FIRST_FOLD):
+        raise UsageError(
+            f"--start {start:%Y-%m-%d}: data begin on {first:%Y-%m-%d}, and a first fit takes "
+            f"{HISTORY_BEFORE_FIRST_FOLD.days} days of them; start on {earliest.ceil('D'):%Y-%m-%d} or later, "
+            "or import older data"
+        )
+    if start > last:
+        raise DataStale(
+            f"--start {start:%Y-%m-%d}: data end at {last:%Y-%m-%dT%H:%MZ}; start earlier, or import newer data"
+        )
+
+
+def check_fresh(market: Market, as_of: pd.Timestamp) -> None:
+    """Refuse an instant that the data do not reach."""
+    last = market.table("bars", "1h")["close_time"].max()
+    if as_of - last > PATIENCE:
+        raise DataStale(
+            f"--as-of {as_of:%Y-%m-%dT%H:%MZ}: the newest bar closed at {last:%Y-%m-%dT%H:%MZ}; "
+            f"import newer data, or ask --as-of {last:%Y-%m-%dT%H:%MZ}"
+        )
+
+
+def check_symbols(market: Market, symbols: Sequence[str] | None) -> None:
+    """Refuse a symbol that the market does not have."""
+    for symbol in symbols or ():
+        if symbol not in market.symbols:
+            raise UsageError(f"there is no symbol {symbol!r} in the store{nearest(symbol, market.symbols)}")
+
+
+def forecast_table(source: pd.DataFrame | str | Path, model: str) -> pd.DataFrame:
+    """One model's forecasts from a frame, a Parquet file, or the folder of a Parquet sink."""
+    if isinstance(source, pd.DataFrame):
+        return source
+    if not Path(source).exists():
+        raise UsageError(f"forecasts {source}: no such file; make it with forecaster evaluate or forecast")
+    if Path(source).is_dir():
+        from forecaster.sinks.parquet import read as read_sink
+
+        return read_sink(source)
+    from models.table import read_parquet
+
+    return read_parquet(source, models=[model])
+
+
+def workers(jobs: int | None, config: RunConfig, settings: Settings) -> int:
+    """How many processes: as asked, as configured, or one a core."""
+    if config.execution.engine == "sequential":
+        return 1
+    return jobs or config.execution.workers or settings.workers or os.cpu_count() or 1
+
+
+def tracking(config: RunConfig, settings: Settings) -> Tracking:
+    """Where the run is tracked."""
+    return Tracking(settings.tracking_uri, config.tracking.experiment)
+
+
+def registry(config: RunConfig, settings: Settings) -> Registry:
+    """The registered models."""
+    return Registry(tracking(config, settings), settings.model_cache, settings.model_name)

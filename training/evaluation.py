@@ -1,0 +1,219 @@
+"""The walk-forward: every forecast made as it could have been made, scored on what came.
+
+Folds are cut on time across all symbols at once and refitted at their border; folds before ``start`` warm up what learns
+from resolved forecasts (levels, weights, the predictive law, calibration). Folds run in any order and resume after a kill;
+the pass that assembles them is causal and cheap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from features.errors import Interrupted, UsageError
+from features.market import Market
+from features.store import write_atomically
+from models import table
+from models.base import ENSEMBLE
+from models.ensemble import Assembly
+from training.assembly import Origin, Provenance, assemble, table_rows
+from training.config import RunConfig
+from training.diagnostics import diagnostics
+from training.folds import FoldResult, committed, fold_key, read_fold, run_fold
+from training.material import Material, prepare
+from training.scorecard import SCORED_COLUMNS, score, to_json_bytes
+from training.splits import Fold, PurgedWalkForward, utc
+
+__all__ = ["Evaluation", "Progress", "evaluate", "plan", "run_folds"]
+
+Progress = Callable[[str, int, int], None]
+
+# Labels that a first fit needs: regimes are defined after 90 days, and a month of labels precedes that.
+HISTORY_BEFORE_FIRST_FOLD: Final = pd.Timedelta(days=60)
+CLIMATOLOGY: Final = pd.Timedelta(days=731)
+FOLDS: Final = "folds"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished walk-forward. The forecast table stays on disk until it is read.
+
+    ``weights``: one row per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted
+    members' features, averaged over the scored folds, one column per horizon.
+    """
+
+    out: Path
+    config: RunConfig
+    start: pd.Timestamp
+    end: pd.Timestamp
+    scores: Mapping[str, Any] = field(repr=False)
+    diagnostics: Mapping[str, Any] = field(repr=False)
+    realised: pd.DataFrame = field(repr=False)
+    weights: pd.DataFrame = field(repr=False)
+    importance: pd.DataFrame = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the forecast table lies."""
+        return self.out / "forecasts.parquet"
+
+    @cached_property
+    def forecasts(self) -> pd.DataFrame:
+        """What scoring reads of the forecast table, all models."""
+        return table.read_parquet(self.path, columns=SCORED_COLUMNS)
+
+    @cached_property
+    def ensemble(self) -> pd.DataFrame:
+        """The product's own rows, all columns."""
+        return table.read_parquet(self.path, models=[ENSEMBLE])
+
+    def summary(self) -> str:
+        """Gains over the seasonal HAR, and where everything lies."""
+        lines = [
+            f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}, proxy {self.config.proxy}: QLIKE without the shock day"
+        ]
+        means = {(r["model"], r["horizon_hours"]): r for r in self.scores["scores"] if r["symbol"] == "*"}
+        for h in self.config.horizons:
+            losses = {model: row["qlike_x"] for (model, at), row in means.items() if at == h and row["qlike_x"]}
+            told = ", ".join(f"{model} {loss:.4f}" for model, loss in sorted(losses.items(), key=lambda item: item[1]))
+            lines.append(f"{h:>3} h: {told}")
+        lines += [
+            f"{gain['horizon_hours']:>3} h: {gain['loss']} of ensemble {gain['gain']:+.1%} against har_seasonal "
+            f"[{gain['low']:+.1%}, {gain['high']:+.1%}], better on {gain['symbols_better']} of {gain['symbols']}"
+            for gain in self.diagnostics["gains"]
+            if gain["opponent"] == "har_seasonal"
+        ]
+        return "\n".join(lines)
+
+
+def evaluate(
+    market: Market,
+    config: RunConfig,
+    *,
+    start: pd.Timestamp | str,
+    end: pd.Timestamp | str,
+    out: str | Path,
+    symbols: Sequence[str] | None = None,
+    jobs: int = 2,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Forecast every hour of ``start <= origin < end`` out of sample and score it.
+
+    Writes ``forecasts.parquet``, ``scores.json`` and ``diagnostics.json`` to ``out``, and a folder a fold beside them;
+    finished folds are not made again, and the result is the same to the byte. ``symbols`` limits the rows written; members
+    learn from all. Raises ``UsageError`` where ``start`` leaves too little history, ``Interrupted`` when stopped.
+    """
+    first, last, folder = utc(start), utc(end), Path(out)
+    material = prepare(market, config)
+    folds = plan(material, config, first, last)
+    results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, jobs, progress)
+    forecasts = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
+    assemblies, span = assemble(material, forecasts, config)
+    provenance = Provenance(
+        config.sha256, market.data_sha256, {result.first_origin: result.params_sha256 for result in results}
+    )
+    chosen = sorted(symbols) if symbols else material.symbols
+    rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
+    table.write_parts(rows, folder / "forecasts.parquet")
+    realised = material.realised(first - CLIMATOLOGY, last)
+    weights, importance = _weights(assemblies), _importance(results, first)
+    del material, assemblies, forecasts
+    return _scored(folder, config, first, last, realised, weights, importance)
+
+
+def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:
+    """The folds of an evaluation: those of ``[start, end)``, after as many warm-up folds as history allows."""
+    settings = config.walkforward
+    window = settings.window_months
+    folds = PurgedWalkForward(
+        start,
+        end,
+        step=f"{settings.refit_months}MS",
+        embargo=pd.Timedelta(hours=settings.embargo_hours),
+        window=None if window is None else pd.Timedelta(days=round(window * 365.25 / 12)),
+        warmup=-(-settings.warmup_months // settings.refit_months),
+    ).folds()
+    earliest = material.times[0] + HISTORY_BEFORE_FIRST_FOLD
+    kept = [fold for fold in folds if fold.test_start >= earliest]
+    if not kept or kept[0].index > 0:
+        raise UsageError(
+            f"start {start:%Y-%m-%d} leaves under {HISTORY_BEFORE_FIRST_FOLD.days} days of bars to learn from: the store "
+            f"begins on {material.times[0]:%Y-%m-%d}; start on {earliest.ceil('D'):%Y-%m-%d} or later, or import older data"
+        )
+    return kept
+
+
+def run_folds(
+    folds: Sequence[Fold],
+    material: Material,
+    config: RunConfig,
+    data_sha256: str,
+    folder: Path,
+    jobs: int,
+    progress: Progress | None = None,
+) -> list[FoldResult]:
+    """Make the folds that are not there yet, in parallel, and read them all in order of time."""
+    from joblib import Parallel, delayed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for orphan in folder.glob(".*.tmp"):
+        _remove(orphan)
+    tasks = [(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data_sha256)) for fold in folds]
+    missing = [task for task in tasks if not committed(task[1], task[2])]
+    done = len(tasks) - len(missing)
+    if progress is not None:
+        progress("folds", done, len(tasks))
+    calls = (delayed(run_fold)(fold, material.rows, config.members, place, key) for fold, place, key in missing)
+    try:
+        for _ in Parallel(n_jobs=min(jobs, max(len(missing), 1)), return_as="generator_unordered")(calls):
+            done += 1
+            if progress is not None:
+                progress("folds", done, len(tasks))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped with {done} of {len(tasks)} folds kept in {folder}; run the same command again to resume"
+        ) from None
+    return [read_fold(place) for _, place, _ in tasks]
+
+
+def _scored(
+    folder: Path,
+    config: RunConfig,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    realised: pd.DataFrame,
+    weights: pd.DataFrame,
+    importance: pd.DataFrame,
+) -> Evaluation:
+    forecasts = table.read_parquet(folder / "forecasts.parquet", columns=SCORED_COLUMNS)
+    scores = score(forecasts, realised, start=start, end=end, proxy=config.proxy)
+    opponents = [m.kind for m in config.members if m.kind in ("har_seasonal", "garch", "har", "ewma")]
+    told = diagnostics(forecasts, realised, start=start, end=end, model=ENSEMBLE, opponents=opponents)
+    told["weights"] = json.loads(weights.reset_index().to_json(orient="records", date_format="iso"))
+    write_atomically(folder / "scores.json", to_json_bytes(scores))
+    write_atomically(folder / "diagnostics.json", to_json_bytes(told))
+    return Evaluation(folder, config, start, end, scores, told, realised, weights, importance)
+
+
+def _weights(assemblies: Mapping[int, Assembly]) -> pd.DataFrame:
+    tables = {h: assembly.combination.weights.rename_axis("origin") for h, assembly in assemblies.items()}
+    return pd.concat(tables, names=["horizon_hours"])
+
+
+def _importance(results: Sequence[FoldResult], start: pd.Timestamp) -> pd.DataFrame:
+    tables = [r.importance for r in results if r.first_origin >= start and not r.importance.empty]
+    if not tables:
+        return pd.DataFrame()
+    return pd.concat(tables).groupby(level=["member", "feature"]).mean()
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""What a run learns from: every origin's features and targets, computed once for all folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.market import Market
+from features.panel import Panel
+from features.pipeline import FAMILIES, FeaturePipeline
+from features.targets import interval_arrays
+from training.config import RunConfig
+from training.folds import Rows
+
+__all__ = ["Material", "prepare"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Features and targets of a market.
+
+    ``rows``: what members are fitted on, sorted by symbol and origin. ``times``, ``symbols``: the hourly grid, on which
+    ``position`` (n_rows, n_hours-wise column) places each row. ``targets``: horizon to name to (n_symbols, n_hours).
+    """
+
+    rows: Rows
+    times: pd.DatetimeIndex
+    symbols: tuple[str, ...]
+    column: npt.NDArray[np.int64]
+    targets: Mapping[int, Mapping[str, Array]]
+
+    def feature(self, name: str) -> Array:
+        """One feature on the grid; all NaN where the configuration leaves it out."""
+        if name not in self.rows.columns:
+            return np.full((len(self.symbols), len(self.times)), np.nan)
+        return self.place(self.rows.features[:, self.rows.columns.index(name)])
+
+    def place(self, values: Array) -> Array:
+        """Values of the rows on the grid, NaN where there is no bar."""
+        out = np.full((len(self.symbols), len(self.times)), np.nan)
+        out[self.rows.symbol, self.column] = values
+        return out
+
+    @property
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """Where a bar exists, (n_symbols, n_hours)."""
+        return ~np.isnan(self.place(np.ones(len(self.column))))
+
+    def realised(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+        """Targets of ``start <= origin < end``, in the shape of ``features.targets.realised``."""
+        alive = self.alive & np.asarray((self.times >= start) & (self.times < end))
+        row, column = np.nonzero(alive)
+        frames = []
+        for h, arrays in self.targets.items():
+            index = pd.MultiIndex.from_arrays(
+                [pd.Index(self.symbols)[row], self.times[column], np.full(len(row), h, dtype=np.int16)],
+                names=["symbol", "origin", "horizon_hours"],
+            )
+            frame = pd.DataFrame({name: x[alive] for name, x in arrays.items()}, index=index)
+            frame.insert(0, "target_end", self.times[column] + pd.Timedelta(hours=h))
+            frames.append(frame)
+        return pd.concat(frames)
+
+
+def prepare(market: Market, config: RunConfig) -> Material:
+    """Features and targets of every origin of the market, under the configuration's proxy, families and horizons."""
+    panel = Panel(market, config.proxy)
+    pipeline = FeaturePipeline(config.features.families or tuple(FAMILIES), config.horizons, config.proxy)
+    frame = pipeline.transform_panel(panel)
+    symbols = frame.index.get_level_values("symbol")
+    origins = pd.DatetimeIndex(frame.index.get_level_values("origin")).as_unit("us")
+    code = pd.Index(panel.symbols).get_indexer(symbols).astype(np.int64)
+    column = panel.times.get_indexer(origins).astype(np.int64)
+    targets = {h: interval_arrays(panel, h) for h in config.horizons}
+    variance = np.column_stack([targets[h]["variance"][code, column] for h in config.horizons])
+    rows = Rows(
+        np.ascontiguousarray(frame.to_numpy()),
+        tuple(map(str, frame.columns)),
+        variance,
+        tuple(config.horizons),
+        code,
+        panel.symbols,
+        origins.asi8,
+    )
+    return Material(rows, panel.times, panel.symbols, column, targets)

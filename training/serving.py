@@ -1,0 +1,213 @@
+"""Train on everything up to an instant, and forecast with what was trained.
+
+A trained model is an artifact: the members' fitted state, and the out-of-sample history of the year before, from which
+levels, weights, the predictive law and calibration are read. Serving appends the newest forecasts to that history and runs
+the same assembly as the walk-forward.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.errors import DataStale, UsageError
+from features.market import Market
+from models import artifact
+from models.artifact import Artifact
+from models.base import ENSEMBLE
+from models.boosting import LightGBM
+from models.catalogue import make
+from models.members import Member
+from training.assembly import Origin, Provenance, assemble, table_rows
+from training.config import RunConfig
+from training.evaluation import plan, run_folds
+from training.folds import code_sha256, flat, micros, purged_labels, wide
+from training.losses import qlike
+from training.material import Material, prepare
+from training.splits import Fold
+
+__all__ = ["Trained", "fit", "forecast", "open_model"]
+
+GOLDEN_ROWS = 5000
+HISTORY = "history"
+# A symbol without a bar for this long is taken as delisted: no forecast is owed for it.
+DELISTED = pd.Timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model read back: configuration, members by name, their out-of-sample history, and when they were fitted."""
+
+    config: RunConfig
+    members: Mapping[str, Member]
+    history: pd.DataFrame
+    as_of: pd.Timestamp
+    sha256: str
+    meta: Mapping[str, Any]
+
+
+def fit(
+    market: Market, config: RunConfig, *, as_of: pd.Timestamp | None = None, out: str | Path, jobs: int = 2
+) -> Path:
+    """Fit every member on what was known at ``as_of`` (None: all of it) and write the artifact to ``out``.
+
+    The walk-forward of the months before supplies the history. Raises ``UsageError`` where there is too little of it.
+    """
+    view = market if as_of is None else market.as_of(as_of)
+    material = prepare(view, config)
+    at = material.times[-1]
+    folds = plan(material, config, at, at + pd.Timedelta(hours=1))
+    if len(folds) < 2:
+        raise UsageError(
+            f"training as of {at:%Y-%m-%d} leaves no month to forecast out of sample before it; import older data, or set "
+            "walkforward.refit to fewer months"
+        )
+    data = view.data_sha256
+    with tempfile.TemporaryDirectory() as scratch:
+        results = run_folds(folds[:-1], material, config, data, Path(scratch), jobs)
+    history = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
+    members = _members(folds[-1], material, config)
+    meta = {
+        "config": config.model_dump(mode="json"),
+        "as_of": at.isoformat(),
+        "config_sha256": config.sha256,
+        "data_sha256": data,
+        "code_sha256": code_sha256(),
+        "losses": _losses(material, history, config),
+    }
+    saved = Artifact(meta, {}, {}, {HISTORY: flat(history)})
+    golden = material.rows.frame(material.rows.origin >= np.sort(material.rows.origin)[-GOLDEN_ROWS:][0])[0]
+    for name, member in members.items():
+        saved = _pack(saved, name, member.state())
+        if isinstance(member, LightGBM):
+            for j in range(len(member.horizons_)):
+                saved = saved.with_golden(f"{name}/boosters/{j}", member.inputs(golden, j))
+    artifact.save(saved, out)
+    return Path(out)
+
+
+def open_model(folder: str | Path) -> Trained:
+    """Read, verify and restore a model; raises ``ArtifactRefused`` naming the file and the cause."""
+    saved = artifact.load(folder)
+    config = RunConfig.model_validate(saved.meta["config"])
+    members = {m.kind: make(m.kind, m.params).restore(_unpack(saved, m.kind)) for m in config.members}
+    return Trained(
+        config,
+        members,
+        wide(saved.tables[HISTORY]),
+        pd.Timestamp(saved.meta["as_of"]),
+        artifact.sha256(folder),
+        saved.meta,
+    )
+
+
+def forecast(
+    market: Market,
+    folder: str | Path,
+    *,
+    as_of: pd.Timestamp | None = None,
+    model_uri: str,
+    made_at: pd.Timestamp,
+) -> pd.DataFrame:
+    """Rows of the forecast table at the newest origin known at ``as_of`` (None: of the market), all models.
+
+    A symbol whose bar is missing at that origin is ``blocked``. Raises ``DataStale`` where the model was fitted on later
+    data than the market holds, ``ArtifactRefused`` as ``open_model`` does.
+    """
+    trained = open_model(folder)
+    view = market if as_of is None else market.as_of(as_of)
+    material = prepare(view, trained.config)
+    origin = material.times[-1]
+    if origin < trained.as_of:
+        raise DataStale(
+            f"the model was fitted as of {trained.as_of.isoformat()}, the data end at {origin.isoformat()}; import newer "
+            "data, or use an older model with --model"
+        )
+    rows, _ = material.rows.frame(material.rows.origin >= micros(trained.as_of))
+    newest = {name: member.predict_log(rows) for name, member in trained.members.items()}
+    tail = pd.concat(newest, axis=1, names=["member", "horizon_hours"])
+    raw = pd.concat([trained.history, tail])
+    assemblies, span = assemble(material, raw.sort_index(kind="stable"), trained.config)
+    names = [*trained.members, ENSEMBLE]
+    provenance = Provenance(
+        trained.config.sha256, view.data_sha256, {material.times[span][0]: dict.fromkeys(names, trained.sha256)},
+        made_at, model_uri,
+    )  # fmt: skip
+    listed = _listed(material)
+    frames = table_rows(
+        assemblies, material, span, Origin.of(material, span), provenance, origin, origin + pd.Timedelta(hours=1),
+        listed, every_origin=True,
+    )  # fmt: skip
+    return pd.concat(list(frames), ignore_index=True)
+
+
+def _members(fold: Fold, material: Material, config: RunConfig) -> dict[str, Member]:
+    from threadpoolctl import threadpool_limits
+
+    X, y = material.rows.frame(material.rows.origin < micros(fold.test_start))
+    y = purged_labels(y, fold.train_end)
+    with threadpool_limits(limits=1):
+        return {m.kind: make(m.kind, m.params).fit(X, y) for m in config.members}
+
+
+def _losses(material: Material, history: pd.DataFrame, config: RunConfig) -> dict[str, float]:
+    """Out-of-sample QLIKE of the ensemble over the history, the mean over symbols, per horizon."""
+    assemblies, span = assemble(material, history, config)
+    losses = {}
+    for h, assembly in assemblies.items():
+        forecasts, realised = assembly.columns[ENSEMBLE]["variance"], material.targets[h]["variance"][:, span]
+        known = np.isfinite(forecasts) & np.isfinite(realised)
+        by_symbol = [qlike(realised[i, k], forecasts[i, k]) for i, k in enumerate(known) if k.any()]
+        losses[f"qlike_{h}h"] = float(np.mean(by_symbol))
+    return losses
+
+
+def _listed(material: Material) -> list[str]:
+    hours = int(DELISTED / pd.Timedelta(hours=1))
+    recent = material.alive[:, -hours:]
+    return [symbol for i, symbol in enumerate(material.symbols) if recent[i].any()]
+
+
+def _pack(saved: Artifact, path: str, state: Mapping[str, Any]) -> Artifact:
+    """The artifact with a member's state: arrays and booster texts as files, the rest in ``meta``."""
+    meta, arrays, boosters = dict(saved.meta), dict(saved.arrays), dict(saved.boosters)
+    plain: dict[str, Any] = {}
+    nested: list[tuple[str, Mapping[str, Any]]] = []
+    for key, value in state.items():
+        if isinstance(value, np.ndarray):
+            arrays[f"{path}/{key}"] = value
+        elif key == "boosters":
+            boosters |= {f"{path}/boosters/{j}": text for j, text in enumerate(value)}
+        elif isinstance(value, Mapping):
+            nested.append((f"{path}/{key}", value))
+        else:
+            plain[key] = value
+    meta["members"] = {**meta.get("members", {}), path: plain}
+    packed = Artifact(meta, arrays, boosters, saved.tables)
+    for inner, value in nested:
+        packed = _pack(packed, inner, value)
+    return packed
+
+
+def _unpack(saved: Artifact, path: str) -> dict[str, Any]:
+    """The inverse of ``_pack`` for one member."""
+    state: dict[str, Any] = dict(saved.meta["members"][path])
+    prefix = f"{path}/"
+    for name, value in saved.arrays.items():
+        key = name.removeprefix(prefix)
+        if name.startswith(prefix) and "/" not in key:
+            state[key] = value
+    texts = {name: text for name, text in saved.boosters.items() if name.startswith(f"{prefix}boosters/")}
+    if texts:
+        state["boosters"] = [texts[name] for name in sorted(texts, key=lambda name: int(name.rsplit("/", 1)[1]))]
+    for inner in saved.meta["members"]:
+        key = inner.removeprefix(prefix)
+        if inner.startswith(prefix) and "/" not in key:
+            state[key] = _unpack(saved, inner)
+    return state
