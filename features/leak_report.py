@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -29,9 +29,11 @@ class Leak:
     time: pd.Timestamp
     cut: pd.Timestamp
     horizon_hours: int | None = None
+    model: str | None = None
 
     def __str__(self) -> str:
         horizon = "" if self.horizon_hours is None else f", horizon {self.horizon_hours} h"
+        horizon += "" if self.model is None else f", model {self.model}"
         return (
             f"{self.check} check: table {self.table!r}, column {self.column!r}, symbol {self.symbol}, "
             f"time {self.time.isoformat()}{horizon} (cut {self.cut.isoformat()})"
@@ -111,7 +113,7 @@ class LeakReport:
 def differences(expected: pd.DataFrame, found: pd.DataFrame, check: Check, table: str, cut: pd.Timestamp) -> Finding:
     """The earliest differing cell of every column; equal means equal bits, and any NaN equals any other.
 
-    Frames are indexed by (symbol, origin[, horizon_hours]). A row or a column that only one of them has differs in
+    Frames are indexed by (symbol, origin[, horizon_hours[, model]]). A row or a column that only one of them has differs in
     every cell.
     """
     index, alone = expected.index, np.zeros(len(expected), dtype=np.bool_)
@@ -127,14 +129,20 @@ def differences(expected: pd.DataFrame, found: pd.DataFrame, check: Check, table
         differs = _bits(expected[column]) != _bits(found[column]) if shared else np.ones(len(index), dtype=np.bool_)
         bad = np.flatnonzero(differs | alone)
         if bad.size:
-            symbol, time, *horizon = index[bad[np.argmin(origins[bad])]]
-            leaks.append(Leak(check, table, str(column), str(symbol), time, cut, *map(int, horizon)))
+            symbol, time, *of = index[bad[np.argmin(origins[bad])]]
+            leaks.append(Leak(check, table, str(column), str(symbol), time, cut, *_plain(of)))
     return Finding({f"{check} {table}": len(index) * len(columns)}, tuple(leaks))
+
+
+def _plain(key: Sequence[Any]) -> list[Any]:
+    return [value if isinstance(value, str) else int(value) for value in key]
 
 
 def _bits(values: pd.Series) -> npt.NDArray[np.int64]:
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         return np.asarray(values.astype("int64"))
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        return pd.util.hash_pandas_object(values, index=False).to_numpy().view(np.int64)
     floats = values.to_numpy(np.float64)
     return np.where(np.isnan(floats), np.nan, floats).view(np.int64)
 

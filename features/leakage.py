@@ -16,12 +16,14 @@ and the borders of days and weeks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from features import targets
@@ -34,6 +36,7 @@ from features.schemas import TABLES
 
 __all__ = ["FORWARD", "Leak", "LeakReport", "check", "cut_times", "poisoned"]
 
+Instants: TypeAlias = npt.NDArray[np.int64]  # microseconds since the epoch
 Tables: TypeAlias = dict[str, pd.DataFrame]
 Feed: TypeAlias = tuple[str, str | None]
 Task: TypeAlias = tuple[pd.Timestamp, str, Tables]
@@ -47,6 +50,8 @@ ROWS_BACK: Final = pd.Timedelta(days=7)
 POISONED_TAIL: Final = pd.Timedelta(days=10)
 # Longer than a funding rate is carried, so that the delay empties the rows that it hits.
 DELAY: Final = pd.Timedelta(hours=30)
+# A feed without a row for so long has a gap.
+SILENCE: Final = pd.Timedelta(days=1)
 CUTS_PER_TASK: Final = 5
 
 
@@ -93,35 +98,45 @@ def check(
 def cut_times(market: Market, count: int, seed: int) -> tuple[pd.Timestamp, ...]:
     """``count`` instants with bars on either side, ascending: half at borders, half random quarters of an hour.
 
-    Borders are ends and beginnings of gaps and of symbols, arrivals of other tables' rows, days and weeks. Raises
+    Borders are beginnings, ends and middles of gaps, listings, arrivals of other tables' rows, days and weeks. Raises
     ``UsageError`` where ``count`` is not positive or there are too few bars for so many cuts.
     """
     bars = market.table("bars", "1h")
-    closes = pd.DatetimeIndex(bars["close_time"])
-    if count < 1 or len(closes) == 0 or count > (closes.max() - closes.min()) / HOUR:
+    closes = _micros(bars["close_time"])
+    hour = HOUR // pd.Timedelta(microseconds=1)
+    if count < 1 or len(closes) == 0 or count > np.ptp(closes) // hour:
         raise UsageError(
             f"{count} cuts do not fit into {len(closes)} hourly bars; ask for at least one, at most one an hour"
         )
-    first, last = closes.min() + HOUR, closes.max() - HOUR
-    follows = (bars["symbol"] == bars["symbol"].shift()) & (bars["close_time"].diff() == HOUR)
-    begins = np.flatnonzero(~follows)
-    ends = closes[begins - 1]
-    days = pd.date_range(first.ceil("D"), last, freq="D", unit="us")
-    arrivals = [pd.DatetimeIndex(market.table(name)["available_at"]) for name in TABLES if name != "bars"]
+    first, last = closes.min() + hour, closes.max() - hour
+    others = [market.table(name) for name in TABLES if name != "bars"]
+    edges = [_edges(bars, HOUR), *(_edges(rows, SILENCE) for rows in others if "symbol" in rows)]
     borders = [
-        closes[begins],
-        ends,
-        ends + HOUR,
-        days,
-        days[days.day_of_week == 0],
-        *(known.unique() for known in arrivals),
+        *(middles for _, middles in edges),
+        np.concatenate([ends for ends, _ in edges]),
+        np.unique(np.concatenate([_micros(rows["available_at"]) for rows in others])),
+        np.arange(first + -first % (24 * hour), last, 24 * hour),
+        np.arange(first + (4 * 24 * hour - first) % (168 * hour), last, 168 * hour),  # Mondays
     ]
     rng = np.random.default_rng(seed)
-    pools = [rng.permutation(border[(border >= first) & (border <= last)].asi8)[:count] for border in borders]
+    pools = [rng.permutation(border[(border >= first) & (border <= last)])[:count] for border in borders]
     in_turn = [at for turn in zip_longest(*pools) for at in turn if at is not None]
-    anywhere = rng.permutation(pd.date_range(first, last, freq="15min", unit="us").asi8)
+    anywhere = rng.permutation(np.arange(first, last, hour // 4))
     chosen = list(dict.fromkeys([*list(dict.fromkeys(in_turn))[: count // 2], *anywhere]))[:count]
     return tuple(pd.DatetimeIndex(np.sort(chosen).astype("datetime64[us]"), tz="UTC"))
+
+
+def _edges(rows: pd.DataFrame, step: pd.Timedelta) -> tuple[Instants, Instants]:
+    """Where a symbol's rows stop, and begin or resume after more than ``step``; and the middles of the gaps."""
+    at = _micros(rows["available_at"])
+    same = np.asarray(rows["symbol"] == rows["symbol"].shift())
+    before = np.concatenate([at[:1], at[:-1]])
+    gap = same & (at - before > step // pd.Timedelta(microseconds=1))
+    return np.concatenate([at[~same | gap], before[~same | gap]]), (at[gap] + before[gap]) // 2
+
+
+def _micros(times: pd.Series) -> Instants:
+    return pd.DatetimeIndex(times).as_unit("us").asi8
 
 
 def poisoned(market: Market, t: pd.Timestamp, kind: str, rng: np.random.Generator) -> Market:
@@ -269,8 +284,11 @@ def _run(subject: _Subject, market: Market, tasks: Sequence[Task], jobs: int) ->
 
     groups = [tasks[i : i + CUTS_PER_TASK] for i in range(0, len(tasks), CUTS_PER_TASK)]
     made = Parallel(n_jobs=jobs, return_as="generator")(delayed(_group)(subject, market, group) for group in groups)
-    for findings in made:
-        yield from findings
+    with warnings.catch_warnings():
+        # A process that has grown by 300 MB is replaced between its tasks, with this warning; a larger cut suffices.
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+        for findings in made:
+            yield from findings
 
 
 def _group(subject: _Subject, market: Market, tasks: Sequence[Task]) -> list[Finding]:

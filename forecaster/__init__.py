@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from forecaster import policy
     from forecaster.commands.evaluation import evaluate
     from forecaster.commands.inputs import read
+    from forecaster.commands.schedules import policy
     from forecaster.commands.serving import forecast
 
 __all__ = ["evaluate", "forecast", "policy", "read"]

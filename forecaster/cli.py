@@ -228,6 +228,7 @@ def policy_explain(
 
 @_command("leakcheck")
 def leakcheck(
+    context: typer.Context,
     config: Config = None,
     store: StoreDir = None,
     cuts: Annotated[int, Option("--cuts", min=1, metavar="N", help="Instants at which data are cut.")] = 50,
@@ -236,7 +237,8 @@ def leakcheck(
     """Search for look-ahead: exit 5, first bad cell."""
     from forecaster.commands.checks import leakcheck as perform
 
-    return perform(config, store, cuts, overrides=overrides or ())
+    with _progress(context) as progress:
+        return perform(config, store, cuts, overrides=overrides or (), progress=progress)
 
 
 @_command("schema")

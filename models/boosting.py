@@ -73,7 +73,7 @@ class LightGBM(Member):
     def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
         import lightgbm
 
-        self.base_ = HAR(seasonal=True).fit(X, y)
+        self.base_ = HAR(seasonal=True).fit(X, y, sample_weight=weight)
         self.columns_ = tuple(c for c in X.columns if not str(c).startswith(UNUSED_PREFIXES))
         origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
         kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)

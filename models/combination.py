@@ -30,6 +30,8 @@ MINIMUM_WEIGHT_ROWS: Final = 2000
 DRIFT_HALF_LIFE: Final = 30 * DAY
 DRIFT_BOUNDS: Final = (np.log(0.7), np.log(1.5))
 GRADIENT_STEPS: Final = 200
+FIRST_STEP: Final = 0.3
+STEP_DECAY: Final = 0.97
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,14 @@ def _simplex_weights(log_forecasts: Array, variance: Array) -> Array:
     # Centred on their mean: only differences between members matter.
     centre = logs.mean(axis=0)
     logs, v = logs - centre, v / np.exp(centre)
-    for _ in range(GRADIENT_STEPS):
+    for step in range(GRADIENT_STEPS):
         combined = np.einsum("m,mn->n", weights, logs)
         slope = np.einsum("mn,n->m", logs, 1 - v / np.exp(combined)) / len(v)
-        weights = weights * np.exp(-STEP * slope / max(float(np.abs(slope).max()), 1e-3))
+        # The step shrinks, or the weights end up swinging about their optimum.
+        pace = FIRST_STEP * STEP_DECAY**step / max(float(np.abs(slope).max()), 1e-3)
+        weights = weights * np.exp(-pace * slope)
         weights /= weights.sum()
     return weights
-
-
-STEP: Final = 0.1
 
 
 def _drift(log_forecast: Array, variance: Array, times: pd.DatetimeIndex, horizon: int) -> tuple[Array, int]:

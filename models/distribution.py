@@ -45,6 +45,8 @@ TAIL_START: Final = 0.95
 LARGEST_SHAPE: Final = 0.5
 # Rows at which a symbol's own scale weighs as much as the pool's, counted without overlap.
 SCALE_SHRINKAGE: Final = 60.0
+# A symbol whose prices stood still has no spread of its own; it must not get a forecast without any.
+SMALLEST_OWN_SCALE: Final = 0.1
 MINIMUM_ROWS: Final = 500
 
 
@@ -143,7 +145,9 @@ def residual_law(residual: Array, state: Array, times: pd.DatetimeIndex, horizon
     for w, column in enumerate(at):
         past = window(int(column), horizon, SAMPLE_HOURS)
         x, s = residual[:, past], state[:, past]
-        if np.isfinite(x).sum() >= MINIMUM_ROWS:
+        known = x[np.isfinite(x)]
+        # Flat prices leave residuals without any spread, which are no law.
+        if len(known) >= MINIMUM_ROWS and np.ptp(known) > 0:
             location[:, :, w], scale[:, :, w] = _location_scale(x, s, horizon, centred=centred)
             which = s.astype(np.int64)
             rows = np.arange(n)[:, None]
@@ -183,7 +187,7 @@ def _location_scale(x: Array, state: Array, horizon: int, *, centred: bool) -> t
         share = n / (n + SCALE_SHRINKAGE)
         for k, (state_location, state_scale) in enumerate(by_state):
             location[i, k] = state_location + share * (own[0] - pool_location)
-            scale[i, k] = state_scale * (own[1] / pool_scale) ** share
+            scale[i, k] = state_scale * max(own[1] / pool_scale, SMALLEST_OWN_SCALE) ** share
     return location, scale
 
 
@@ -242,7 +246,7 @@ def _tails(standard: Array, times: pd.DatetimeIndex, horizon: int) -> Callable[[
     for column in at:
         x = standard[:, window(int(column), horizon, SAMPLE_HOURS)]
         x = x[np.isfinite(x)]
-        sample = x if len(x) >= MINIMUM_ROWS else stand_in
+        sample = x if len(x) >= MINIMUM_ROWS and np.ptp(x) > 0 else stand_in
         for side, tails in fitted.items():
             tails.append(Tail.fit(side * sample))
 

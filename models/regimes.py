@@ -24,7 +24,9 @@ Array = npt.NDArray[np.float64]
 CALIBRATION_HOURS: Final = 365 * DAY
 MINIMUM_ROWS: Final = 2000
 RIDGE: Final = 10.0
-NEWTON_STEPS: Final = 8
+NEWTON_STEPS: Final = 12
+CONVERGED: Final = 1e-9
+STEP_SIZES: Final = tuple(0.5**k for k in range(10))
 EDGE: Final = 1e-4
 
 
@@ -80,10 +82,21 @@ def _logistic(design: Array, hit: Array, horizon: int) -> Array:
     """Coefficients by Newton's method, with a ridge towards the identity (probability left as it is)."""
     prior = np.array([0.0, 1.0, 0.0, 0.0])
     weight = 1.0 / horizon  # overlapping rows tell one thing about h times
-    b = prior.copy()
+
+    def loss(b: Array) -> float:
+        score = np.einsum("jn,j->n", design, b)
+        fit = float(np.sum(np.logaddexp(0, score) - hit * score))
+        return weight * fit + 0.5 * RIDGE * float(np.sum((b - prior) ** 2))
+
+    b = prior
     for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(-np.einsum("jn,j->n", design, b)))
         slope = weight * np.einsum("jn,n->j", design, hit - p) - RIDGE * (b - prior)
         curvature = weight * np.einsum("in,n,jn->ij", design, p * (1 - p), design) + RIDGE * np.eye(4)
-        b = b + np.linalg.solve(curvature, slope)
+        step = np.linalg.solve(curvature, slope)
+        if float(np.abs(step).max()) < CONVERGED:
+            break
+        # Where the probabilities were far too sure, a full step overshoots and the next one diverges.
+        size = next((s for s in STEP_SIZES if loss(b + s * step) <= loss(b)), 0.0)
+        b = b + size * step
     return np.asarray(b)

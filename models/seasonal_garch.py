@@ -22,8 +22,8 @@ __all__ = ["SeasonalGARCH"]
 
 Array = npt.NDArray[np.float64]
 
-HOURS_PER_DAY = 24
 MINIMUM_RETURNS = 24 * 30
+FIRST_VARIANCE = 1e-8  # of a filter whose first return is zero
 COLUMNS = ("log_return_1h", "log_season_1h")
 
 
@@ -88,8 +88,7 @@ class SeasonalGARCH(Member):
         symbols = X.index.get_level_values("symbol")
         for symbol, returns in _hourly(X).items():
             rows = np.flatnonzero(symbols == symbol)
-            model, first = self._standing(symbol, returns)
-            path = returns[returns.index > first] if first is not None else returns
+            model, path = self._standing(symbol, returns)
             after = pd.Series(model.advance(path.to_numpy()), index=path.index)
             origins = X.index.get_level_values("origin")[rows]
             ahead = model.propagate(after.reindex(origins).to_numpy(), int(horizons.max()))
@@ -98,15 +97,18 @@ class SeasonalGARCH(Member):
             out[rows] = np.log(mean * season[rows])
         return out
 
-    def _standing(self, symbol: str, returns: pd.Series) -> tuple[GARCH, pd.Timestamp | None]:
-        """The symbol's filter where its fit left it; a symbol never fitted starts at its own first returns."""
+    def _standing(self, symbol: str, returns: pd.Series) -> tuple[GARCH, pd.Series]:
+        """The symbol's filter where its fit left it, or at its own first return, and the returns from there on."""
         params = self.params_.get(symbol, self.pooled_)
         if symbol in self.filters_ and returns.index[0] > self.last_[symbol]:
             missing = pd.date_range(self.last_[symbol], returns.index[0], freq="h", inclusive="neither")
             model = self._spec().resume(params, self.filters_[symbol])
             model.advance(np.full(len(missing), np.nan))
-            return model, None
-        return self._spec().resume(params, initial_state(_first_variance(returns), 1)), None
+            return model, returns
+        # Rows before the first return stay without a forecast: a scale from later rows would look ahead.
+        known = returns[returns.first_valid_index() :]
+        scale = float(known.iloc[0]) ** 2 or FIRST_VARIANCE
+        return self._spec().resume(params, initial_state(scale, 1)), known
 
     def state(self) -> dict[str, Any]:
         """Parameters and filter lags per symbol, the time each filter stands at, and the pooled parameters."""
@@ -141,9 +143,3 @@ def _hourly(X: pd.DataFrame) -> dict[str, pd.Series]:
         own = own.droplevel("symbol")
         out[str(symbol)] = own.reindex(pd.date_range(own.index[0], own.index[-1], freq="h"))
     return out
-
-
-def _first_variance(returns: pd.Series) -> float:
-    """A scale for a filter without history: the first day's mean square that exists; never of later rows."""
-    first = returns.dropna().to_numpy()[:1]
-    return float(first[0] ** 2) if len(first) and first[0] != 0 else 1e-8

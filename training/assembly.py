@@ -29,7 +29,7 @@ PRESENT_HOURS: Final = 90 * 24
 FEEDS: Final = {
     "funding": ("age_funding", 24.0),
     "taker volume": ("age_taker_flow", 4.0),
-    "15 min bars": ("age_bars_15m", 4.0),
+    "15 min feed": ("age_bars_15m", 4.0),
 }
 NUMBERS: Final = tuple(f.name for f in FORECAST_SCHEMA if str(f.type) == "double")
 
@@ -47,6 +47,11 @@ class Provenance:
     models: Mapping[pd.Timestamp, Mapping[str, str]]
     made_at: pd.Timestamp | None = None
     model_uri: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether the rows are served, and not evaluated."""
+        return self.made_at is not None
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,14 @@ class Origin:
 def assemble(material: Material, forecasts: pd.DataFrame, config: RunConfig) -> tuple[dict[int, Assembly], slice]:
     """Run the ensemble over the members' forecasts of consecutive folds; returns the part of the grid they span.
 
-    ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``.
+    ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``. Rows whose symbol or hour the
+    material does not have are left out: nothing can be known of what came of them.
     """
     row = pd.Index(material.symbols).get_indexer(forecasts.index.get_level_values("symbol"))
     origins = pd.DatetimeIndex(forecasts.index.get_level_values("origin")).as_unit("us")
     column = material.times.get_indexer(origins)
+    known = (row >= 0) & (column >= 0)
+    row, column, forecasts = row[known], column[known], forecasts[known]
     span = slice(int(column.min()), int(column.max()) + 1)
     shape = (len(material.symbols), span.stop - span.start)
     records = []
@@ -113,12 +121,11 @@ def table_rows(
     start: pd.Timestamp,
     end: pd.Timestamp,
     symbols: Sequence[str],
-    *,
-    every_origin: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Rows of ``start <= origin < end`` whose bar exists, one sorted frame a symbol, in order of symbols.
 
-    ``every_origin``: also those without a bar, which are blocked.
+    Rows that are served also stand for origins without a bar, and are blocked there and where prices were flat for a day:
+    a forecast of nothing would lever up without bound. An evaluation forecasts every bar.
     """
     times = material.times[span]
     inside = np.asarray((times >= start) & (times < end))
@@ -126,7 +133,7 @@ def table_rows(
     fold = np.searchsorted(pd.DatetimeIndex(firsts).as_unit("us").asi8, times.asi8, side="right") - 1
     for symbol in sorted(symbols):
         i = material.symbols.index(symbol)
-        at = np.flatnonzero(inside if every_origin else inside & ~origin.absent[i])
+        at = np.flatnonzero(inside if provenance.live else inside & ~origin.absent[i])
         parts = [
             _model_rows(assembly, model, i, at, times, origin, provenance, [firsts[k] for k in fold[at]])
             for assembly in assemblies.values()
@@ -149,7 +156,7 @@ def _model_rows(
 ) -> pd.DataFrame:
     columns = assembly.columns[model]
     data = {name: columns[name][i, at] if name in columns else np.full(len(at), np.nan) for name in NUMBERS}
-    status, reason = _status(assembly, model, i, at, origin)
+    status, reason = _status(assembly, model, i, at, origin, live=provenance.live)
     blocked = status == "blocked"
     for name in NUMBERS:
         if not name.startswith("threshold_"):
@@ -173,10 +180,13 @@ def _model_rows(
 
 
 def _status(
-    assembly: Assembly, model: str, i: int, at: npt.NDArray[np.int64], origin: Origin
+    assembly: Assembly, model: str, i: int, at: npt.NDArray[np.int64], origin: Origin, *, live: bool
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     status = np.full(len(at), "ok", dtype=object)
     reason = origin.degraded[i, at].copy()
+    flat = origin.flat[i, at]
+    reason[flat] += "prices were flat for 24 hours, the feed may be stale; "
+    reason[np.isnan(assembly.columns[model]["threshold_normal"][i, at])] += "regimes are not defined yet; "
     status[reason != ""] = "degraded"
     if model == ENSEMBLE:
         answered = assembly.answered[i, at]
@@ -189,9 +199,8 @@ def _status(
     reason[nothing & ~absent] += "not enough history for any forecast; "
     status[absent] = "blocked"
     reason[absent] += "no bar closed at this origin; "
-    flat = origin.flat[i, at]
-    status[flat] = "blocked"
-    reason[flat] += "prices were flat for 24 hours; "
+    if live:
+        status[flat] = "blocked"
     stripped = np.array([text.removesuffix("; ") for text in reason], dtype=object)
     return status, stripped
 

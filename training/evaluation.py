@@ -8,6 +8,8 @@ the pass that assembles them is causal and cheap.
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +18,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from features.errors import Interrupted, UsageError
+from features.errors import DataStale, Interrupted, UsageError
 from features.market import Market
 from features.store import write_atomically
 from models import table
@@ -107,10 +109,13 @@ def evaluate(
 
     Writes ``forecasts.parquet``, ``scores.json`` and ``diagnostics.json`` to ``out``, and a folder a fold beside them;
     finished folds are not made again, and the result is the same to the byte. ``symbols`` limits the rows written; members
-    learn from all. Raises ``UsageError`` where ``start`` leaves too little history, ``Interrupted`` when stopped.
+    learn from all. Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale``
+    where the data end before ``start``, ``Interrupted`` when stopped.
     """
     first, last, folder = utc(start), utc(end), Path(out)
     material = prepare(market, config)
+    chosen = _chosen(symbols, material.symbols)
+    _clear(folder)
     folds = plan(material, config, first, last)
     results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, jobs, progress)
     forecasts = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
@@ -118,7 +123,6 @@ def evaluate(
     provenance = Provenance(
         config.sha256, market.data_sha256, {result.first_origin: result.params_sha256 for result in results}
     )
-    chosen = sorted(symbols) if symbols else material.symbols
     rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
     table.write_parts(rows, folder / "forecasts.parquet")
     realised = material.realised(first - CLIMATOLOGY, last)
@@ -128,7 +132,16 @@ def evaluate(
 
 
 def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:
-    """The folds of an evaluation: those of ``[start, end)``, after as many warm-up folds as history allows."""
+    """The folds of an evaluation: those of ``[start, end)``, after as many warm-up folds as history allows.
+
+    Folds that begin after the data end have nothing to forecast and are left out.
+    """
+    newest = material.times[-1]
+    if start > newest:
+        raise DataStale(
+            f"start {start:%Y-%m-%dT%H:%MZ} lies after the last bar, which closed at {newest:%Y-%m-%dT%H:%MZ}; "
+            "start earlier, or import newer data"
+        )
     settings = config.walkforward
     window = settings.window_months
     folds = PurgedWalkForward(
@@ -140,7 +153,7 @@ def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Tim
         warmup=-(-settings.warmup_months // settings.refit_months),
     ).folds()
     earliest = material.times[0] + HISTORY_BEFORE_FIRST_FOLD
-    kept = [fold for fold in folds if fold.test_start >= earliest]
+    kept = [fold for fold in folds if earliest <= fold.test_start <= newest]
     if not kept or kept[0].index > 0:
         raise UsageError(
             f"start {start:%Y-%m-%d} leaves under {HISTORY_BEFORE_FIRST_FOLD.days} days of bars to learn from: the store "
@@ -162,20 +175,25 @@ def run_folds(
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
-    for orphan in folder.glob(".*.tmp"):
-        _remove(orphan)
-    tasks = [(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data_sha256)) for fold in folds]
+    _clear(folder)
+    # A view of the market holds less than what its hash stands for.
+    data = f"{data_sha256} from {material.times[0].isoformat()} to {material.times[-1].isoformat()}"
+    tasks = [(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data)) for fold in folds]
     missing = [task for task in tasks if not committed(task[1], task[2])]
     done = len(tasks) - len(missing)
     if progress is not None:
         progress("folds", done, len(tasks))
     calls = (delayed(run_fold)(fold, material.rows, config.members, place, key) for fold, place, key in missing)
+    made = Parallel(n_jobs=min(jobs, max(len(missing), 1)), return_as="generator_unordered")(calls)
     try:
-        for _ in Parallel(n_jobs=min(jobs, max(len(missing), 1)), return_as="generator_unordered")(calls):
+        for _ in made:
             done += 1
             if progress is not None:
                 progress("folds", done, len(tasks))
     except KeyboardInterrupt:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib's, about the folds that are given up here
+            made.close()
         raise Interrupted(
             f"stopped with {done} of {len(tasks)} folds kept in {folder}; run the same command again to resume"
         ) from None
@@ -213,7 +231,16 @@ def _importance(results: Sequence[FoldResult], start: pd.Timestamp) -> pd.DataFr
     return pd.concat(tables).groupby(level=["member", "feature"]).mean()
 
 
-def _remove(folder: Path) -> None:
-    import shutil
+def _chosen(symbols: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
+    if unknown := sorted(set(symbols or ()) - set(known)):
+        raise UsageError(f"symbol {unknown[0]} has no bars in this market; it has {', '.join(known)}")
+    return sorted(set(symbols)) if symbols else known
 
-    shutil.rmtree(folder, ignore_errors=True)
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for orphan in folder.glob(".*.tmp"):
+        if orphan.is_dir():
+            shutil.rmtree(orphan, ignore_errors=True)
+        else:
+            orphan.unlink(missing_ok=True)

@@ -38,6 +38,8 @@ __all__ = [
     "purged_labels",
     "read_fold",
     "run_fold",
+    "state_sha256",
+    "training_rows",
     "wide",
 ]
 
@@ -88,6 +90,15 @@ class FoldResult:
     importance: pd.DataFrame
 
 
+def training_rows(fold: Fold, rows: Rows) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Features and targets that may train a fold: origins before its border, labels known by then (law P)."""
+    past = rows.origin < micros(fold.test_start)
+    if fold.train_start is not None:
+        past &= rows.origin >= micros(fold.train_start)
+    X, y = rows.frame(past)
+    return X, purged_labels(y, fold.train_end)
+
+
 def purged_labels(y: pd.DataFrame, known_by: pd.Timestamp) -> pd.DataFrame:
     """Labels with every one nulled whose interval ends after ``known_by`` (law P)."""
     origins = pd.DatetimeIndex(y.index.get_level_values("origin"))
@@ -134,13 +145,8 @@ def run_fold(fold: Fold, rows: Rows, members: Sequence[Component], folder: Path,
 
 def forecast_fold(fold: Fold, rows: Rows, members: Sequence[Component]) -> FoldResult:
     """Fit each member on what was known at the fold's border, and forecast its test rows."""
-    border = micros(fold.test_start)
-    past = rows.origin < border
-    if fold.train_start is not None:
-        past &= rows.origin >= micros(fold.train_start)
-    X, y = rows.frame(past)
-    y = purged_labels(y, fold.train_end)
-    test, _ = rows.frame((rows.origin >= border) & (rows.origin < micros(fold.test_end)))
+    X, y = training_rows(fold, rows)
+    test, _ = rows.frame((rows.origin >= micros(fold.test_start)) & (rows.origin < micros(fold.test_end)))
     forecasts: dict[str, pd.DataFrame] = {}
     digests: dict[str, str] = {}
     importance: dict[str, pd.DataFrame] = {}
@@ -174,10 +180,11 @@ def state_sha256(member: Member) -> str:
 
 
 def committed(folder: Path, key: str) -> bool:
-    """Whether the folder holds a finished fold made under this key."""
+    """Whether the folder holds a finished fold made under this key, undamaged."""
     try:
-        return bool(json.loads((folder / RESULT).read_text())["key"] == key)
-    except (OSError, ValueError, KeyError):
+        facts = json.loads((folder / RESULT).read_text())
+        return bool(facts["key"] == key and facts["files"] == _hashes(folder))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -223,6 +230,7 @@ def _commit(result: FoldResult, folder: Path, key: str) -> None:
             "key": key,
             "first_origin": result.first_origin.isoformat(),
             "params_sha256": dict(result.params_sha256),
+            "files": _hashes(beside),
         }
         (beside / RESULT).write_text(json.dumps(facts, sort_keys=True, indent=1))
         for file in [*beside.iterdir(), beside]:
@@ -232,6 +240,11 @@ def _commit(result: FoldResult, folder: Path, key: str) -> None:
         _sync(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every table in a fold's folder, by name."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.parquet")}
 
 
 def _sync(path: Path) -> None:

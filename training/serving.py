@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.errors import DataStale, UsageError
+from features.errors import ArtifactRefused, DataStale, UsageError
 from features.market import Market
 from models import artifact
 from models.artifact import Artifact
@@ -27,7 +27,7 @@ from models.members import Member
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
 from training.evaluation import plan, run_folds
-from training.folds import code_sha256, flat, micros, purged_labels, wide
+from training.folds import code_sha256, flat, micros, training_rows, wide
 from training.losses import qlike
 from training.material import Material, prepare
 from training.splits import Fold
@@ -95,16 +95,13 @@ def fit(
 def open_model(folder: str | Path) -> Trained:
     """Read, verify and restore a model; raises ``ArtifactRefused`` naming the file and the cause."""
     saved = artifact.load(folder)
-    config = RunConfig.model_validate(saved.meta["config"])
-    members = {m.kind: make(m.kind, m.params).restore(_unpack(saved, m.kind)) for m in config.members}
-    return Trained(
-        config,
-        members,
-        wide(saved.tables[HISTORY]),
-        pd.Timestamp(saved.meta["as_of"]),
-        artifact.sha256(folder),
-        saved.meta,
-    )
+    try:
+        config = RunConfig.model_validate(saved.meta["config"])
+        members = {m.kind: make(m.kind, m.params).restore(_unpack(saved, m.kind)) for m in config.members}
+        history, as_of = wide(saved.tables[HISTORY]), pd.Timestamp(saved.meta["as_of"])
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise ArtifactRefused(f"{folder}: no model of this version ({error!r}); train it again") from None
+    return Trained(config, members, history, as_of, artifact.sha256(folder), saved.meta)
 
 
 def forecast(
@@ -142,7 +139,7 @@ def forecast(
     listed = _listed(material)
     frames = table_rows(
         assemblies, material, span, Origin.of(material, span), provenance, origin, origin + pd.Timedelta(hours=1),
-        listed, every_origin=True,
+        listed,
     )  # fmt: skip
     return pd.concat(list(frames), ignore_index=True)
 
@@ -150,8 +147,7 @@ def forecast(
 def _members(fold: Fold, material: Material, config: RunConfig) -> dict[str, Member]:
     from threadpoolctl import threadpool_limits
 
-    X, y = material.rows.frame(material.rows.origin < micros(fold.test_start))
-    y = purged_labels(y, fold.train_end)
+    X, y = training_rows(fold, material.rows)
     with threadpool_limits(limits=1):
         return {m.kind: make(m.kind, m.params).fit(X, y) for m in config.members}
 

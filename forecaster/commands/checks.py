@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from forecaster.commands import inputs
 from forecaster.commands.inputs import Configuration, StoreLike
+from forecaster.settings import Settings
+from forecaster.terminal import Progress
 
 if TYPE_CHECKING:
     from training.leakcheck import LeakReport
@@ -20,9 +22,13 @@ def leakcheck(
     cuts: int = 50,
     *,
     overrides: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> LeakReport:
-    """Recompute features, targets and forecasts on data cut short; ``LeakFound`` names the first bad cell."""
+    """Make features, targets and forecasts again from data cut short; ``LeakFound`` names the first bad cell."""
     import training.leakcheck
 
+    environment = Settings.load()
     chosen = inputs.configuration(config, None, overrides)
-    return training.leakcheck.leakcheck(inputs.read(store or chosen.data.store), chosen, cuts=cuts)
+    market = inputs.read(store or chosen.data.store, environment)
+    jobs = inputs.workers(None, chosen, environment)
+    return training.leakcheck.leakcheck(market, chosen, cuts=cuts, jobs=jobs, progress=progress)

@@ -11,8 +11,7 @@ import pandas as pd
 from features.errors import DataInvalid, UsageError
 from features.quality import QualityReport, check
 from features.sources import ImportReport, Kind, import_data
-from forecaster.commands.inputs import StoreLike, read
-from forecaster.settings import Settings
+from forecaster.commands.inputs import StoreLike, place_of, read
 
 __all__ = ["data_check", "data_import"]
 
@@ -31,9 +30,7 @@ def data_import(
 
     ``columns`` and ``set_`` are ``target=source`` and ``column=value`` texts, ``delay`` a span such as ``24h``.
     """
-    place = store or Settings.load().store
-    if place is None:
-        raise UsageError("no store is named: give --store DIR, or set FORECASTER_STORE")
+    place = place_of(store)
     if kind != "simulated" and not Path(path).exists():
         raise UsageError(f"{path} does not exist; name a file or a folder of files")
     try:

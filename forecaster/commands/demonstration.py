@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -21,10 +21,8 @@ from forecaster.commands.serving import Forecasted, forecast, promote, train
 from forecaster.settings import Settings
 from forecaster.terminal import Progress
 from training.config import RunConfig
+from training.evaluation import Evaluation
 from training.losses import qlike
-
-if TYPE_CHECKING:
-    from training.evaluation import Evaluation
 
 __all__ = ["Demonstration", "demo"]
 

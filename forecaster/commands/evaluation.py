@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from features.errors import UsageError
+from features.errors import DataStale, UsageError
 from features.market import Market
+from features.store import write_atomically
 from forecaster.commands import inputs
 from forecaster.commands.inputs import Configuration, Moment, StoreLike
 from forecaster.commands.schedules import Schedule, policy
@@ -20,16 +21,16 @@ from forecaster.policy import Params, compare
 from forecaster.policy.comparison import margins_in_force
 from forecaster.settings import Settings
 from forecaster.terminal import Progress
+from models.table import read_parquet
 from training.config import UNHASHED, RunConfig
+from training.evaluation import HISTORY_BEFORE_FIRST_FOLD, Evaluation
+from training.evaluation import evaluate as walk_forward
 from training.scorecard import SCORED_COLUMNS
 from training.tracking import Metric
 
-if TYPE_CHECKING:
-    from training.evaluation import Evaluation
-
-Facts: TypeAlias = Callable[["Evaluation"], Mapping[str, Any]]
-
 __all__ = ["Evaluated", "Job", "evaluate", "run"]
+
+Facts: TypeAlias = Callable[[Evaluation], Mapping[str, Any]]
 
 # The margin policy decides on the forecasts of this horizon.
 MARGIN_HORIZON: Final = 24
@@ -42,7 +43,7 @@ HASHES: Final = ["model_sha256", "config_sha256", "data_sha256"]
 class Evaluated:
     """Out-of-sample forecasts, their scores, the margins they give, and the report on all of it.
 
-    ``facts``: what the report says of data and settings. ``schedule`` and ``margins`` (policies compared, as
+    ``facts``: what the report says beside the numbers. ``schedule`` and ``margins`` (policies compared, as
     ``forecaster.policy.compare`` gives them) are None without forecasts of 24 h.
     """
 
@@ -101,16 +102,14 @@ class Job:
 
         ``more`` gives further facts of the finished evaluation for the report.
         """
-        import training.evaluation
-
         runs = inputs.tracking(self.config, self.environment)
         with runs.run(self.config.name, run_key=self._key(), tags={"kind": "evaluation"}) as tracked:
-            tracked.params(self._facts() | {"config": self.config.model_dump(mode="json", exclude=UNHASHED)})
-            evaluation = training.evaluation.evaluate(
+            tracked.params(self._params())
+            evaluation = walk_forward(
                 self.market, self.config, start=self.start, end=self.end, out=self.out,
                 symbols=self.symbols, jobs=self.jobs, progress=progress,
             )  # fmt: skip
-            evaluated = self._judged(evaluation, self._facts() | dict(more(evaluation) if more else {}))
+            evaluated = self._judged(evaluation, {} if more is None else more(evaluation))
             _report(evaluated)
             tracked.metrics(_metrics(evaluation.scores))
             for name in MIRRORED:
@@ -124,12 +123,13 @@ class Job:
             return Evaluated(evaluation, facts)
         rows = evaluation.ensemble
         schedule = policy(rows, self.market, out=self.out / "schedule.jsonl")
-        margins = compare(rows, evaluation.realised, self.market, Params.default(), schedule.read())
-        margins.to_csv(self.out / "policy_comparison.csv", index=False)
+        margins = compare(rows, evaluation.realised, self.market, Params.default(), schedule.read_lines())
+        write_atomically(self.out / "policy_comparison.csv", margins.to_csv(index=False).encode())
         return Evaluated(evaluation, facts, schedule, margins)
 
-    def _facts(self) -> dict[str, Any]:
+    def _params(self) -> dict[str, Any]:
         return {
+            "config": self.config.model_dump(mode="json", exclude=UNHASHED),
             "config_sha256": self.config.sha256,
             "data_sha256": self.market.data_sha256,
             "start": self.start.isoformat(),
@@ -149,7 +149,7 @@ def evaluate(
     start: Moment = None,
     end: Moment = None,
     symbols: Sequence[str] | None = None,
-    horizons: str | None = None,
+    horizons: str | Sequence[int] | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
     overrides: Sequence[str] = (),
@@ -158,8 +158,8 @@ def evaluate(
     """Forecast every hour of ``start <= origin < end`` out of sample, and score it; resumes what was stopped.
 
     Writes ``forecasts.parquet``, ``scores.json``, ``schedule.jsonl`` (where 24 h are forecast) and ``report.html`` to
-    ``out``. What is None is taken from the
-    configuration's ``[data]``. Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
+    ``out``. What is None is taken from the configuration's ``[data]``. Raises ``UsageError`` for what cannot be asked,
+    ``Interrupted`` when stopped.
     """
     settings = inputs.configuration(config, horizons, overrides)
     return _job(settings, store, start, end, symbols, out, jobs).perform(progress)
@@ -194,7 +194,7 @@ def _job(
     if first is None or last is None:
         missing = "start" if first is None else "end"
         raise UsageError(f"no {missing} is named: give --{missing} T, or set data.{missing} in the configuration")
-    inputs.check_span(market, first, last)
+    _check_span(market, first, last)
     chosen = tuple(symbols) if symbols else data.symbols
     inputs.check_symbols(market, chosen)
     place = out or data.out
@@ -209,7 +209,7 @@ def _report(evaluated: Evaluated) -> None:
 
     evaluation, schedule = evaluated.evaluation, None
     if evaluated.schedule is not None:
-        schedule = margins_in_force(evaluated.schedule.read())
+        schedule = margins_in_force(evaluated.schedule.read_lines())
         schedule = schedule.rename(columns={"origin": "as_of", "ensemble": "im"})
     write(
         evaluated.out / "report.html",
@@ -227,11 +227,27 @@ def _report(evaluated: Evaluated) -> None:
 
 def _reported(path: Path) -> pd.DataFrame:
     """What the report reads of the forecast table; hashes, 64 letters on millions of rows, as categories."""
-    from models.table import read_parquet
-
     numbers = read_parquet(path, columns=[*SCORED_COLUMNS, "mae_long_q995", "mae_short_q995"])
     hashes: pd.DataFrame = pq.read_table(path, columns=HASHES, read_dictionary=HASHES, partitioning=None).to_pandas()
     return pd.concat([numbers, hashes], axis=1)
+
+
+def _check_span(market: Market, start: pd.Timestamp, end: pd.Timestamp) -> None:
+    """Refuse origins that too few data precede, or that lie after all of them."""
+    bars = market.table("bars", "1h")["close_time"]
+    first, last = bars.min(), bars.max()
+    if start >= end:
+        raise UsageError(f"--start {start:%Y-%m-%dT%H:%MZ} is not before --end {end:%Y-%m-%dT%H:%MZ}; swap them?")
+    if start < (earliest := first + HISTORY_BEFORE_FIRST_FOLD):
+        raise UsageError(
+            f"--start {start:%Y-%m-%d}: data begin on {first:%Y-%m-%d}, and a first fit takes "
+            f"{HISTORY_BEFORE_FIRST_FOLD.days} days of them; start on {earliest.ceil('D'):%Y-%m-%d} or later, "
+            "or import older data"
+        )
+    if start > last:
+        raise DataStale(
+            f"--start {start:%Y-%m-%d}: data end at {last:%Y-%m-%dT%H:%MZ}; start earlier, or import newer data"
+        )
 
 
 def _metrics(scores: Mapping[str, Any]) -> list[Metric]:

@@ -21,11 +21,12 @@ from training.tracking import Tracking
 __all__ = [
     "Configuration",
     "StoreLike",
-    "check_span",
+    "check_fresh",
     "check_symbols",
     "configuration",
     "forecast_table",
     "instant",
+    "place_of",
     "read",
     "registry",
     "tracking",
@@ -45,10 +46,8 @@ def read(store: StoreLike = None, settings: Settings | None = None) -> Market:
     """The market of a store folder (None: the one that ``FORECASTER_STORE`` names)."""
     if isinstance(store, Market):
         return store
-    place = store or (settings or Settings.load()).store
-    if place is None:
-        raise UsageError("no store is named: give --store DIR, or set FORECASTER_STORE")
-    if not Path(place).is_dir():
+    place = place_of(store, settings)
+    if not place.is_dir():
         raise UsageError(
             f"store {place}: no such folder; fill one with: forecaster data import --from SOURCE PATH --store {place}"
         )
@@ -56,6 +55,14 @@ def read(store: StoreLike = None, settings: Settings | None = None) -> Market:
     if not market.symbols:
         raise DataInvalid(f"store {place} holds no hourly bars; import some with: forecaster data import")
     return market
+
+
+def place_of(store: str | Path | None, settings: Settings | None = None) -> Path:
+    """The store's folder, whether or not it is there yet."""
+    place = store or (settings or Settings.load()).store
+    if place is None:
+        raise UsageError("no store is named: give --store DIR, or set FORECASTER_STORE")
+    return Path(place)
 
 
 def instant(moment: Moment, option: str) -> pd.Timestamp | None:
@@ -72,11 +79,12 @@ def instant(moment: Moment, option: str) -> pd.Timestamp | None:
     return (at.tz_localize(UTC) if at.tzinfo is None else at.tz_convert(UTC)).as_unit("us")
 
 
-def configuration(config: Configuration, horizons: str | None, overrides: Sequence[str]) -> RunConfig:
+def configuration(config: Configuration, horizons: str | Sequence[int] | None, overrides: Sequence[str]) -> RunConfig:
     """The settings of a run: a TOML file (None: the recommended ones), then what the command line says."""
     given = list(overrides)
     if horizons is not None:
-        given.append(f"horizons={sorted(_hours(word) for word in horizons.split(','))}")
+        words = horizons.split(",") if isinstance(horizons, str) else map(str, horizons)
+        given.append(f"horizons={sorted({_hours(word) for word in words})}")
     if isinstance(config, RunConfig):
         return config
     loaded = RunConfig.load(config, given)
@@ -91,26 +99,6 @@ def _hours(word: str) -> int:
             f"--horizons: {word.strip()!r} is no number of hours between 1 and {MAX_HORIZON}; write --horizons 1,4,24"
         )
     return int(word)
-
-
-def check_span(market: Market, start: pd.Timestamp, end: pd.Timestamp) -> None:
-    """Refuse origins that too few data precede, or that lie after all of them."""
-    from training.evaluation import HISTORY_BEFORE_FIRST_FOLD
-
-    bars = market.table("bars", "1h")["close_time"]
-    first, last = bars.min(), bars.max()
-    if start >= end:
-        raise UsageError(f"--start {start:%Y-%m-%dT%H:%MZ} is not before --end {end:%Y-%m-%dT%H:%MZ}; swap them?")
-    if start < (earliest := first + HISTORY_BEFORE_FIRST_FOLD):
-        raise UsageError(
-            f"--start {start:%Y-%m-%d}: data begin on {first:%Y-%m-%d}, and a first fit takes "
-            f"{HISTORY_BEFORE_FIRST_FOLD.days} days of them; start on {earliest.ceil('D'):%Y-%m-%d} or later, "
-            "or import older data"
-        )
-    if start > last:
-        raise DataStale(
-            f"--start {start:%Y-%m-%d}: data end at {last:%Y-%m-%dT%H:%MZ}; start earlier, or import newer data"
-        )
 
 
 def check_fresh(market: Market, as_of: pd.Timestamp) -> None:

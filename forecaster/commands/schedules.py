@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ class Schedule:
     head: str
     derived: bool
 
-    def read(self) -> list[bytes]:
-        """The lines, without line ends."""
-        return self.path.read_bytes().splitlines()
+    def read_lines(self) -> Iterator[bytes]:
+        """The lines, without line ends, one by one: a long schedule does not fit into memory."""
+        with self.path.open("rb") as file:
+            for line in file:
+                yield line.removesuffix(b"\n")
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as one JSON object."""

@@ -1,4 +1,12 @@
-"""From forecasts to parameter schedules: margins, leverage and exposure, each in an auditable line."""
+"""From forecasts to parameter schedules: margins, leverage and exposure, each in an auditable line.
+
+The package is also the command: ``forecaster.policy(forecasts, store, out=...)`` writes a schedule, as
+``forecaster policy`` does.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from .comparison import compare
 from .decide import decide
@@ -25,3 +33,25 @@ __all__ = [
     "schedule_schema",
     "write_schedule",
 ]
+
+
+class _Command(ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from forecaster.commands.schedules import policy
+
+        return policy(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Command
+
+
+class _Callable(ModuleType):
+    """A package and a command share the name that both are known by."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        from forecaster.commands.schedules import policy
+
+        return policy(*arguments, **named)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -78,7 +78,7 @@ def compare(
 def margins_in_force(lines: Iterable[bytes]) -> pd.DataFrame:
     """Initial margin (a fraction) in force at each ``as_of``: that of the newest effective line.
 
-    Columns ``symbol``, ``origin``, ``ensemble``.
+    Columns ``symbol``, ``origin``, ``ensemble``, and the maintenance margin ``mm`` of that line.
     """
     newest: dict[str, dict[str, Any]] = {}
     table = []
@@ -86,9 +86,9 @@ def margins_in_force(lines: Iterable[bytes]) -> pd.DataFrame:
         line = json.loads(raw)
         before = newest.get(line["symbol"], line)
         effective = line if line["effective_at"] == line["as_of"] else before
-        table.append((line["symbol"], line["as_of"], effective["im_ppm"] / PPM))
+        table.append((line["symbol"], line["as_of"], effective["im_ppm"] / PPM, effective["mm_ppm"] / PPM))
         newest[line["symbol"]] = line
-    frame = pd.DataFrame(table, columns=["symbol", "origin", "ensemble"])
+    frame = pd.DataFrame(table, columns=["symbol", "origin", "ensemble", "mm"])
     return frame.assign(
         origin=pd.to_datetime(frame["origin"], utc=True, format="ISO8601").astype("datetime64[us, UTC]")
     )

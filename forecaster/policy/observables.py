@@ -159,7 +159,7 @@ class MarketHistory:
 
         One bad last price would otherwise rule the stress leg for good.
         """
-        median = self.panel.across(self.excursion, lambda x: np.nanmedian(x, axis=0))
+        median = self.panel.across(self.excursion, lambda x: pd.DataFrame(x).median().to_numpy())
         mark = self._excursion("mark")
         worst = np.fmax.accumulate(np.where(np.isnan(mark), median, mark), axis=1)
         return shift(worst, self.params.margin.stress_vintage_hours)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.errors import DataInvalid, UsageError
+from features.family import Column
+from features.leak_report import differences
+from features.leakage import cut_times
+from features.market import Market
+from features.panel import SEASON_HOURS, Panel
+from features.pipeline import FAMILIES, FeaturePipeline
+from features.schemas import TABLES
+from features.sources import import_data
+from features.sources.simulated import simulate
+
+HOUR = pd.Timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> FeaturePipeline:
+    return FeaturePipeline.default()
+
+
+@pytest.fixture(scope="module")
+def long_market() -> Market:
+    """Longer than the warm-up, so that a restart truly forgets."""
+    return Market.from_tables(dict(simulate(seed=4, days=1000, symbols=2).tables))
+
+
+@pytest.fixture(scope="session")
+def real_market(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """Three real markets, listed years apart, with quarters of an hour and funding where there are any."""
+    folder = tmp_path_factory.mktemp("real")
+    for file in (real_data / "freqtrade" / "futures").iterdir():
+        if file.name.split("_")[0] in {"BTC", "XRP", "SOL"} and "mark" not in file.name:
+            shutil.copy(file, folder)
+    import_data("freqtrade", folder, folder / "store")
+    return Market.open(folder / "store")
+
+
+def assert_same(expected: pd.DataFrame, found: pd.DataFrame, cut: pd.Timestamp) -> None:
+    """Same rows and same bits, any NaN being like any other."""
+    assert expected.index.equals(found.index)
+    leaks = differences(expected, found, "prefix", "features", cut).leaks
+    assert not leaks, leaks[0]
+
+
+def upto(frame: pd.DataFrame, t: pd.Timestamp, after: pd.Timestamp | None = None) -> pd.DataFrame:
+    origin = frame.index.get_level_values("origin")
+    return frame[(origin <= t) & (True if after is None else origin > after)]
+
+
+def test_law_t_on_a_rough_simulated_market(rough_market: Market, pipeline: FeaturePipeline) -> None:
+    whole = pipeline.transform(rough_market)
+    for t in cut_times(rough_market, 20, seed=1):
+        assert_same(upto(whole, t), pipeline.transform(rough_market.as_of(t)), t)
+
+
+def test_a_restart_on_the_warm_up_alone_has_the_same_bits(long_market: Market, pipeline: FeaturePipeline) -> None:
+    whole = pipeline.transform(long_market)
+    last = long_market.bars().index.get_level_values("close_time").max()
+    for back in (0, 1, 23, 24 * 7 + 5, 24 * 60):
+        t = last - HOUR * back
+        restarted = pipeline.transform(long_market.as_of(t).since(t - HOUR * pipeline.warmup))
+        assert_same(upto(whole, t, t - HOUR), upto(restarted, t, t - HOUR), t)
+    # It must be possible to fail: a year is not enough.
+    short = pipeline.transform(long_market.since(last - HOUR * 8760))
+    assert differences(upto(whole, last, last - HOUR), upto(short, last, last - HOUR), "restart", "", last).leaks
+
+
+@pytest.mark.real
+def test_law_t_and_restarts_on_real_markets(real_market: Market, pipeline: FeaturePipeline) -> None:
+    whole = pipeline.transform(real_market)
+    listing = real_market.first_bar["SOLUSDT"]
+    for t in (listing, *cut_times(real_market, 3, seed=2)):
+        assert_same(upto(whole, t), pipeline.transform(real_market.as_of(t)), t)
+        restarted = pipeline.transform(real_market.as_of(t).since(t - HOUR * pipeline.warmup))
+        assert_same(upto(whole, t, t - HOUR), upto(restarted, t, t - HOUR), t)
+
+
+def arrivals(market: Market, after: pd.Timestamp | None, until: pd.Timestamp) -> dict[str, pd.DataFrame]:
+    """All tables' rows that became known in ``(after, until]``."""
+    tables = {name: market.as_of(until).table(name) for name in TABLES}
+    if after is not None:
+        tables = {name: rows[rows["available_at"] > after] for name, rows in tables.items()}
+    return {name: rows for name, rows in tables.items() if len(rows)}
+
+
+@pytest.mark.parametrize("day", [100.2, 110.4, 119.9])  # a listing, a gap, the end of a feed
+def test_bar_by_bar_is_the_batch(rough_market: Market, pipeline: FeaturePipeline, day: float) -> None:
+    whole = pipeline.transform(rough_market)
+    begin = rough_market.bars().index.get_level_values("close_time").min()
+    start = (begin + pd.Timedelta(days=day)).ceil("h")
+    live = FeaturePipeline.default()
+    for step in range(7):
+        t = start + HOUR * step
+        row = live.update(arrivals(rough_market, None if step == 0 else t - HOUR, t))
+        assert_same(upto(whole, t, t - HOUR), row, t)
+
+
+def test_an_extended_market_is_the_later_view(rough_market: Market) -> None:
+    begin = rough_market.bars().index.get_level_values("close_time").min()
+    t = begin + pd.Timedelta(days=100)
+    later = t + pd.Timedelta(days=2)
+    extended = rough_market.as_of(t).extended(arrivals(rough_market, t, later))
+    for name in TABLES:
+        pd.testing.assert_frame_equal(extended.table(name), rough_market.as_of(later).table(name))
+    assert extended.first_bar.to_dict() == rough_market.as_of(later).first_bar.to_dict()
+    assert len(extended.symbols) == len(rough_market.as_of(t).symbols) + 1
+    recent = rough_market.since(t - HOUR * 24).as_of(t).extended(arrivals(rough_market, t, later))
+    assert recent.first_bar.to_dict() == extended.first_bar.to_dict()
+    assert recent.table("bars")["close_time"].min() > t - HOUR * 24
+    with pytest.raises(DataInvalid, match="known already"):
+        extended.extended(arrivals(rough_market, later - HOUR, later))
+
+
+def test_update_names_what_it_needs(pipeline: FeaturePipeline) -> None:
+    with pytest.raises(DataInvalid, match="'bars'"):
+        FeaturePipeline.default().update({})
+    with pytest.raises(UsageError, match="unknown feature families"):
+        FeaturePipeline(families=("memory", "horoscope"))
+
+
+def test_every_column_is_described_once(rough_market: Market, pipeline: FeaturePipeline) -> None:
+    described = pipeline.describe()
+    made = pipeline.transform(rough_market.as_of("2023-01-20"))
+    assert list(described["name"]) == list(made.columns) == pipeline.get_feature_names_out()
+    assert described["name"].is_unique
+    assert len(described) >= 90
+    assert (made.dtypes == "float64").all()
+    assert set(described["family"]) == set(FAMILIES)
+    assert (described[["formula", "unit", "feeds"]] != "").all(axis=None)
+    assert described["lookback"].between(0, pipeline.warmup).all()
+    feeds = {feed.split(".")[0].split(" ")[0] for text in described["feeds"] for feed in text.split(", ")}
+    assert feeds <= {*TABLES, "clock", "symbols"}
+
+
+def test_a_chosen_family_gives_the_same_columns(rough_market: Market, pipeline: FeaturePipeline) -> None:
+    view = rough_market.as_of("2023-02-20")
+    few = FeaturePipeline(families=("funding", "cross")).transform(view)
+    assert_same(pipeline.transform(view)[list(few.columns)], few, view.asof or pd.NaT)
+
+
+def test_documented_look_backs_are_enough(long_market: Market, pipeline: FeaturePipeline) -> None:
+    described = pipeline.describe().set_index("name")
+    last = long_market.bars().index.get_level_values("close_time").max()
+    newest = pipeline.transform(long_market).xs(last, level="origin")
+    # The cap of a bar's variance reads a day and a bar more, a rate is carried for a day.
+    margin, season = 26, SEASON_HOURS + 168
+    seasonal: set[str] = set()
+    groups = described.groupby("lookback").groups
+
+    def wrong(reach: int, columns: list[str]) -> list[str]:
+        again = pipeline.transform(long_market.since(last - HOUR * reach)).xs(last, level="origin")
+        return [name for name in columns if not np.array_equal(again[name], newest[name], equal_nan=True)]
+
+    for lookback, columns in groups.items():
+        seasonal.update(wrong(lookback + margin, list(columns)))
+    for lookback in (1, 24, 168, max(groups)):
+        assert not wrong(lookback + margin + season, [n for k, names in groups.items() if k <= lookback for n in names])
+    assert not wrong(pipeline.warmup, list(described.index))
+    assert set(described.loc[sorted(seasonal), "family"]) <= {"memory", "path", "calendar", "cross", "realised"}
+    assert {name for name in seasonal if described.loc[name, "family"] == "realised"} <= {
+        "log_rv_15m_1h",
+        "log_rv_15m_24h",
+    }
+
+
+def test_missing_feeds_are_nan_with_an_age(rough_market: Market, pipeline: FeaturePipeline) -> None:
+    made = pipeline.transform(rough_market)
+    mute = rough_market.symbols[2]
+    last = made.loc[mute].iloc[-1]
+    assert np.isnan(last["funding_rate_1h"])
+    assert last["age_funding"] == 720
+    bare = rough_market.table("bars", "1h")[
+        ["interval", "symbol", "close_time", "open", "high", "low", "close", "volume"]
+    ]
+    plain = pipeline.transform(Market.from_tables({"bars": bare}))
+    absent = pipeline.describe().set_index("name")["feeds"].str.contains("bars 15m|taker|trades|funding")
+    ages = {"age_funding", "age_taker_flow", "age_bars_15m"}
+    for name in absent.index[absent]:
+        if name in ages:
+            assert (plain[name] == 720).all()
+        elif name != "hours_to_funding":
+            assert plain[name].isna().all(), name
+    assert list(plain.columns) == list(made.columns)
+
+
+def test_a_listing_years_ago_is_read_from_the_symbols_table(long_market: Market) -> None:
+    last = long_market.bars().index.get_level_values("close_time").max()
+    view = long_market.since(last - pd.Timedelta(days=3))
+    columns: dict[str, Column] = {c.name: c for c in FAMILIES["calendar"]().columns(Panel(view))}
+    assert columns["log_listing_age"].values[0, -1] == np.log1p(730)
