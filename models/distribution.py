@@ -98,13 +98,14 @@ class Residuals:
     """Trailing law of one residual: location and scale at every origin, and the pooled standardised shape.
 
     ``location``, ``scale`` (n_symbols, n_hours). ``shape``: quantiles at ``SHAPE_LEVELS``, (n_levels, n_refreshes), in
-    force from column ``at``.
+    force from column ``at``. ``learnt`` (n_hours,): where the law rests on resolved rows, not on what stands in before.
     """
 
     location: Array
     scale: Array
     shape: Array
     at: npt.NDArray[np.int64]
+    learnt: npt.NDArray[np.bool_]
 
     def quantile(self, p: float) -> Array:
         """The residual's quantile at every origin, (n_symbols, n_hours)."""
@@ -142,27 +143,30 @@ def residual_law(residual: Array, state: Array, times: pd.DatetimeIndex, horizon
     n = len(residual)
     location, scale = np.zeros((n, 3, len(at))), np.ones((n, 3, len(at)))
     shape = np.repeat(stats.norm.ppf(SHAPE_LEVELS)[:, None], len(at), axis=1)
+    learnt = np.zeros(len(at), dtype=np.bool_)
     for w, column in enumerate(at):
         past = window(int(column), horizon, SAMPLE_HOURS)
         x, s = residual[:, past], state[:, past]
         known = x[np.isfinite(x)]
         # Flat prices leave residuals without any spread, which are no law.
         if len(known) >= MINIMUM_ROWS and np.ptp(known) > 0:
+            learnt[w] = True
             location[:, :, w], scale[:, :, w] = _location_scale(x, s, horizon, centred=centred)
             which = s.astype(np.int64)
             rows = np.arange(n)[:, None]
             standard = (x - location[rows, which, w]) / scale[rows, which, w]
             shape[:, w] = np.quantile(standard[np.isfinite(standard)], SHAPE_LEVELS)
-    newest = carry_forward(np.arange(len(at), dtype=np.float64), at, residual.shape[1]).astype(np.int64)
+    hours = residual.shape[1]
+    newest = carry_forward(np.arange(len(at), dtype=np.float64), at, hours).astype(np.int64)
     rows, which = np.arange(n)[:, None], state.astype(np.int64)
-    return Residuals(location[rows, which, newest], scale[rows, which, newest], shape, at)
+    return Residuals(location[rows, which, newest], scale[rows, which, newest], shape, at, learnt[newest])
 
 
 def lognormal_residuals(residual: Array, times: pd.DatetimeIndex, horizon: int) -> Residuals:
     """The textbook law of ``ln V - ln F``: normal, with each symbol's trailing location and scale."""
     law = residual_law(residual, np.ones_like(residual), times, horizon, centred=True)
     normal = np.repeat(stats.norm.ppf(SHAPE_LEVELS)[:, None], len(law.at), axis=1)
-    return Residuals(law.location, law.scale, normal, law.at)
+    return Residuals(law.location, law.scale, normal, law.at, law.learnt)
 
 
 def _location_scale(x: Array, state: Array, horizon: int, *, centred: bool) -> tuple[Array, Array]:

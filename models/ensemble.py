@@ -128,7 +128,9 @@ class Ensemble:
         excursions = excursion_columns(log_forecast, outcome, state, times, h)
         _excursions_cover_returns(excursions, returns)
         above = exceedances(log_forecast, law, record.thresholds)
-        calibrated = calibrate(above, outcome.variance, record.thresholds, record.now, times, h)
+        # How far the stand-in was off, before there was a law, says nothing about the law.
+        evidence = np.where(law.learnt, outcome.variance, np.nan)
+        calibrated = calibrate(above, evidence, record.thresholds, record.now, times, h)
         return variance_columns(log_forecast, law) | returns | excursions | probability_columns(calibrated, record.now)
 
 

@@ -66,7 +66,7 @@ class Demonstration:
                 self.evaluated.summary(),
                 "distance to the best possible forecast:",
                 *oracle,
-                self.replayed.summary(),
+                f"replay: all {self.replayed.lines:,} lines of the schedule derived again, byte for byte",
                 self.forecasted.summary(),
                 f"done in {self.seconds:.0f} s; open {self.evaluated.out / 'report.html'}",
             ]

@@ -81,16 +81,15 @@ def instant(moment: Moment, option: str) -> pd.Timestamp | None:
 
 def configuration(config: Configuration, horizons: str | Sequence[int] | None, overrides: Sequence[str]) -> RunConfig:
     """The settings of a run: a TOML file (None: the recommended ones), then what the command line says."""
-    given = list(overrides)
+    if isinstance(config, RunConfig) and overrides:
+        raise UsageError(f"overrides {list(overrides)} change a file's settings; change the RunConfig itself")
+    chosen = config if isinstance(config, RunConfig) else RunConfig.load(config, overrides)
     if horizons is not None:
         words = horizons.split(",") if isinstance(horizons, str) else map(str, horizons)
-        given.append(f"horizons={sorted({_hours(word) for word in words})}")
-    if isinstance(config, RunConfig):
-        return config
-    loaded = RunConfig.load(config, given)
-    if max(loaded.horizons) > MAX_HORIZON:
-        raise UsageError(f"horizon {max(loaded.horizons)}: hours between 1 and {MAX_HORIZON} are forecast")
-    return loaded
+        chosen = chosen.model_copy(update={"horizons": tuple(sorted({_hours(word) for word in words}))})
+    if max(chosen.horizons) > MAX_HORIZON:
+        raise UsageError(f"horizon {max(chosen.horizons)}: hours between 1 and {MAX_HORIZON} are forecast")
+    return chosen
 
 
 def _hours(word: str) -> int:

@@ -125,9 +125,7 @@ def test_rows_without_labels_do_not_enter_a_fit(kind: str, fitted: Made, fresh: 
     noise[newest] += np.random.default_rng(2).normal(size=noise[newest].shape)
     purged = fresh(kind).fit(train.X, y)
     same_state(fresh(kind).fit(noise, y).state(), purged.state())
-    differs = [
-        key for key, value in purged.state().items() if not _equal(value, fitted(kind).state()[key])
-    ]
+    differs = [key for key, value in purged.state().items() if not _equal(value, fitted(kind).state()[key])]
     assert differs  # the purge itself did change the fit
 
 

@@ -1,10 +1,10 @@
-"""One small simulated market with every kind of damage, and its evaluation, for the tests of the walk-forward."""
+"""One small simulated market with every kind of damage, and its evaluation, for the tests of the walk-forward.
+
+BTCUSDT is sound. ETHUSDT loses the bars of ``SHORT_GAP`` and ``LONG_GAP``, settles no funding in ``SILENCE`` and does not
+move in ``FLAT`` (each open on the left, closed on the right). SOLUSDT is listed at ``LISTED`` and never has funding.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,60 +15,36 @@ from training.config import Component, RunConfig, WalkForward
 from training.evaluation import Evaluation, evaluate
 from training.material import Material, prepare
 
-HOUR = pd.Timedelta(hours=1)
-PRICES = ["open", "high", "low", "close"]
+
+def span(first: str, last: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+    return pd.Timestamp(first, tz="UTC"), pd.Timestamp(last, tz="UTC")
 
 
-def at(text: str) -> pd.Timestamp:
-    return pd.Timestamp(text, tz="UTC")
+SHORT_GAP = span("2023-05-10 03:00", "2023-05-10 08:00")
+LONG_GAP = span("2023-05-20", "2023-05-28")
+SILENCE = span("2023-06-05", "2023-06-10")
+FLAT = span("2023-06-15", "2023-06-17")
+LISTED = pd.Timestamp("2023-03-15", tz="UTC")
 
 
-@dataclass(frozen=True)
-class Scars:
-    """What is wrong with the market, and when.
-
-    ETHUSDT lacks ``short_gap`` and ``long_gap``, settles no funding in ``silence``, and does not move in ``flat`` (each
-    open on the left, closed on the right). SOLUSDT is ``listed`` late and never has funding. BTCUSDT is sound.
-    """
-
-    last_bar: pd.Timestamp = at("2023-06-30")
-    short_gap: tuple[pd.Timestamp, pd.Timestamp] = (at("2023-05-10 03:00"), at("2023-05-10 08:00"))
-    long_gap: tuple[pd.Timestamp, pd.Timestamp] = (at("2023-05-20"), at("2023-05-28"))
-    silence: tuple[pd.Timestamp, pd.Timestamp] = (at("2023-06-05"), at("2023-06-10"))
-    flat: tuple[pd.Timestamp, pd.Timestamp] = (at("2023-06-15"), at("2023-06-17"))
-    listed: pd.Timestamp = at("2023-03-15")
-
-
-SCARS = Scars()
-START, END = at("2023-05-01"), at("2023-07-01")
-BORDER = at("2023-06-01")
-
-
-def within(times: pd.Series, span: tuple[pd.Timestamp, pd.Timestamp]) -> pd.Series:
-    return (times > span[0]) & (times <= span[1])
+def within(times: pd.Series, inside: tuple[pd.Timestamp, pd.Timestamp]) -> pd.Series:
+    return (times > inside[0]) & (times <= inside[1])
 
 
 def scarred(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    out = {}
+    out = dict(tables)
     for name in ("bars", "mark", "spot"):
         rows = tables[name]
-        eth, sol = rows["symbol"] == "ETHUSDT", rows["symbol"] == "SOLUSDT"
-        closes = rows["close_time"]
-        lost = eth & (within(closes, SCARS.short_gap) | within(closes, SCARS.long_gap))
-        rows = rows[~lost & ~(sol & (closes <= SCARS.listed))].reset_index(drop=True)
-        still = (rows["symbol"] == "ETHUSDT") & within(rows["close_time"], SCARS.flat)
-        before = rows[(rows["symbol"] == "ETHUSDT") & (rows["close_time"] == SCARS.flat[0])]
-        rows.loc[still, PRICES] = float(before["close"].iloc[0])
-        out[name] = rows
+        eth, sol, closes = rows["symbol"] == "ETHUSDT", rows["symbol"] == "SOLUSDT", rows["close_time"]
+        lost = eth & (within(closes, SHORT_GAP) | within(closes, LONG_GAP)) | sol & (closes <= LISTED)
+        rows.loc[eth & within(closes, FLAT), ["open", "high", "low", "close"]] = float(
+            rows.loc[eth & (closes == FLAT[0]), "close"].iloc[0]
+        )
+        out[name] = rows[~lost].reset_index(drop=True)
     funding = tables["funding"]
-    silent = (funding["symbol"] == "ETHUSDT") & within(funding["funding_time"], SCARS.silence)
+    silent = (funding["symbol"] == "ETHUSDT") & within(funding["funding_time"], SILENCE)
     out["funding"] = funding[~silent & (funding["symbol"] != "SOLUSDT")].reset_index(drop=True)
-    return tables | out
-
-
-@pytest.fixture(scope="session")
-def scars() -> Scars:
-    return SCARS
+    return out
 
 
 @pytest.fixture(scope="session")
@@ -97,5 +73,6 @@ def material(market: Market, config: RunConfig) -> Material:
 
 @pytest.fixture(scope="session")
 def evaluation(market: Market, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """May and June, after a month of warm-up; the data end a day before the end that is asked for."""
-    return evaluate(market, config, start=START, end=END, out=tmp_path_factory.mktemp("evaluation"), jobs=1)
+    """May and June after a month of warm-up; the data end a day before the end that is asked for."""
+    out = tmp_path_factory.mktemp("evaluation")
+    return evaluate(market, config, start="2023-05-01", end="2023-07-01", out=out, jobs=1)

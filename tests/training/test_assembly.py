@@ -179,9 +179,7 @@ def members(evaluation: Evaluation) -> pd.DataFrame:
     return pd.concat([read_fold(folder).forecasts for folder in folds]).sort_index(kind="stable")
 
 
-def test_forecasts_stand_at_their_symbol_and_hour(
-    members: pd.DataFrame, material: Material, config: RunConfig
-) -> None:
+def test_forecasts_stand_at_their_symbol_and_hour(members: pd.DataFrame, material: Material, config: RunConfig) -> None:
     """The level is one factor a symbol and day, so within a day a member's forecasts keep their ratios."""
     assemblies, span = assemble(material, members, config)
     assert material.times[span][0] == at("2023-04-01")

@@ -70,9 +70,7 @@ def test_the_table_keeps_the_contract(forecasts: pd.DataFrame) -> None:
     assert keys.is_monotonic_increasing
 
 
-def test_every_bar_has_its_rows_and_a_gap_has_none(
-    market: Market, config: RunConfig, forecasts: pd.DataFrame
-) -> None:
+def test_every_bar_has_its_rows_and_a_gap_has_none(market: Market, config: RunConfig, forecasts: pd.DataFrame) -> None:
     bars = market.bars("1h").index
     origins = bars.get_level_values("close_time")
     inside = bars[(origins >= START) & (origins < END)]
@@ -252,7 +250,12 @@ def test_finished_folds_are_kept_and_foreign_or_damaged_ones_made_again(
     assert kept.stat().st_ino == before
     assert results(out) == results(quickly.out)
     assert sorted(file.name for file in (out / "folds").iterdir()) == FOLDS
-    assert sorted(file.name for file in out.iterdir()) == ["diagnostics.json", "folds", "forecasts.parquet", "scores.json"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "diagnostics.json",
+        "folds",
+        "forecasts.parquet",
+        "scores.json",
+    ]
 
 
 def stopping_after(count: int) -> Callable[[str, int, int], None]:

@@ -1,0 +1,257 @@
+"""The predictive law: Pareto tails against scipy, coverage on independent draws, and what stands in at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import integrate, stats
+
+from models.base import EXCURSION_COLUMNS, RETURN_LEVELS, SHORTFALL_LEVELS, VARIANCE_LEVELS
+from models.distribution import (
+    SHAPE_LEVELS,
+    Outcome,
+    Tail,
+    excursion_columns,
+    lognormal_residuals,
+    residual_law,
+    return_columns,
+    states,
+    variance_columns,
+)
+
+Array = NDArray[np.float64]
+SYMBOLS, HOURS, SETTLED = 4, 12_000, 3000
+TIMES = pd.date_range("2024-01-03 05:00", periods=HOURS, freq="h", tz="UTC").as_unit("us")
+OWN = np.array([0.7, 1.0, 1.0, 1.4])[:, None]  # how far each symbol's returns go beyond what is forecast
+
+
+@pytest.fixture(scope="module")
+def log_forecast() -> Array:
+    steps = np.random.default_rng(0).normal(scale=0.04, size=(SYMBOLS, HOURS))
+    for t in range(1, HOURS):
+        steps[:, t] += 0.995 * steps[:, t - 1]
+    return -9 + steps
+
+
+@pytest.fixture(scope="module")
+def state(log_forecast: Array) -> Array:
+    return states(log_forecast, TIMES)
+
+
+@pytest.fixture(scope="module")
+def outcome(log_forecast: Array, state: Array) -> Outcome:
+    """Independent draws: Student t returns with five degrees of freedom, log V wider in high states."""
+    rng = np.random.default_rng(1)
+    sigma = OWN * np.exp(0.5 * log_forecast)
+    surprise = np.log(OWN) - 0.2 + np.choose(state.astype(int), [0.4, 0.6, 0.9]) * rng.normal(size=state.shape)
+    below, above = (np.abs(rng.standard_t(5, state.shape)) * sigma * (rng.random(state.shape) < 0.8) for _ in range(2))
+    return Outcome(
+        np.exp(log_forecast + surprise),
+        sigma * rng.standard_t(5, state.shape) * np.sqrt(3 / 5),
+        -np.expm1(-below),
+        np.expm1(above),
+    )
+
+
+def binomial_band(count: int, p: float) -> tuple[float, float]:
+    low, high = stats.binom.interval(1 - 1e-4, count, p)
+    return low / count, high / count
+
+
+def assert_covers(quantiles: Mapping[str, Array], levels: Mapping[str, float], realised: Array) -> None:
+    late = slice(SETTLED, HOURS - 1)
+    for name, p in levels.items():
+        hits = realised[:, late] <= quantiles[name][:, late]
+        low, high = binomial_band(hits.size, p)
+        assert low <= hits.mean() <= high, name
+        for own in hits:
+            low, high = binomial_band(own.size, p)
+            # Each symbol's scale is learnt, not known: allow for a tenth of the misses, and for the band.
+            assert low - 0.1 * min(p, 1 - p) <= own.mean() <= high + 0.1 * min(p, 1 - p), name
+
+
+@pytest.mark.parametrize("shape", [-0.2, 0.0, 1e-12, 0.15, 0.45])
+@pytest.mark.parametrize("p", [0.95, 0.975, 0.99, 0.995, 0.999])
+def test_tail_is_the_generalised_pareto(shape: float, p: float) -> None:
+    tail = Tail(1.7, shape, 0.6)
+    law = stats.genpareto(shape, loc=1.7, scale=0.6)
+
+    def quantile(level: float) -> float:
+        return float(law.ppf((level - 0.95) / 0.05))
+
+    assert tail.quantile(p) == pytest.approx(quantile(p), rel=1e-9)
+    mean_beyond = integrate.quad(quantile, p, 1, limit=400)[0] / (1 - p)
+    assert tail.shortfall(p) == pytest.approx(mean_beyond, rel=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "fitted"), [(-0.3, -0.3), (0.0, 0.0), (0.25, 0.25), (0.9, 0.5)])
+def test_tail_finds_a_planted_shape(shape: float, fitted: float) -> None:
+    x = stats.genpareto(shape, scale=1.5).rvs(400_000, random_state=3)
+    tail = Tail.fit(x)
+    assert tail.start == pytest.approx(np.quantile(x, 0.95))
+    assert tail.shape == pytest.approx(fitted, abs=0.03)
+    if shape < 0.5:
+        # Beyond a threshold u a Pareto tail is one again, its scale grown by shape * u.
+        assert tail.scale == pytest.approx(1.5 + shape * tail.start, rel=0.03)
+        for p in (0.99, 0.999):
+            assert tail.quantile(p) == pytest.approx(stats.genpareto(shape, scale=1.5).ppf(p), rel=0.05)
+
+
+def test_tail_matches_the_mean_excess_of_its_sample() -> None:
+    x = np.random.default_rng(0).standard_t(3, 5000)
+    tail = Tail.fit(x)
+    excess = x[x > tail.start] - tail.start
+    assert tail.scale / (1 - tail.shape) == pytest.approx(excess.mean())
+    assert tail.shortfall(0.95) == pytest.approx(x[x > tail.start].mean())
+
+
+def test_tail_of_too_few_is_exponential() -> None:
+    tail = Tail.fit(np.arange(100.0))
+    assert tail.shape == 0
+    assert tail.shortfall(0.95) == pytest.approx(tail.start * 4 / 3)
+    assert Tail.fit(np.zeros(1000)).scale > 0
+
+
+def test_return_quantiles_cover(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    columns = return_columns(log_forecast, outcome, state, TIMES, 1)
+    assert_covers(columns, RETURN_LEVELS, outcome.log_return)
+    ordered = np.stack([columns[name] for name in RETURN_LEVELS])
+    assert (np.diff(ordered, axis=0) >= 0).all()
+
+
+def test_variance_quantiles_cover_in_every_state(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    law = residual_law(np.log(outcome.variance) - log_forecast, state, TIMES, 1, centred=True)
+    columns = variance_columns(log_forecast, law)
+    assert_covers(columns, VARIANCE_LEVELS, outcome.variance)
+    ordered = np.stack([columns[name] for name in VARIANCE_LEVELS])
+    assert (np.diff(ordered, axis=0) > 0).all()
+    for k, spread in enumerate((0.4, 0.6, 0.9)):
+        late = (state == k) & (np.arange(HOURS) > SETTLED)
+        width = np.log(columns["var_q95"] / columns["var_q05"])[late].mean()
+        assert width == pytest.approx(2 * 1.645 * spread, rel=0.07)
+
+
+def test_excursion_quantiles_cover(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    columns = excursion_columns(log_forecast, outcome, state, TIMES, 1)
+    for side, realised in (("long", outcome.mae_long), ("short", outcome.mae_short)):
+        assert_covers(columns, EXCURSION_COLUMNS[side], realised)
+        ordered = np.stack([columns[name] for name in EXCURSION_COLUMNS[side]])
+        assert (np.diff(ordered, axis=0) > 0).all()
+        assert (ordered > 0).all()
+        if side == "long":
+            assert (ordered < 1).all()
+
+
+def test_shortfall_is_the_mean_beyond(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    columns = return_columns(log_forecast, outcome, state, TIMES, 1)
+    law = stats.t(5, scale=np.sqrt(3 / 5))
+    scale = OWN * np.exp(0.5 * log_forecast)
+    for name, p in SHORTFALL_LEVELS.items():
+        tail = min(p, 1 - p)
+        expected = law.expect(lambda z: -z, ub=law.ppf(tail), conditional=True)
+        made = np.abs(columns[name] / scale)[:, SETTLED:].mean()
+        assert made == pytest.approx(expected, rel=0.05)
+        beyond = columns[name.replace("es", "q")]
+        assert (columns[name] < beyond).all() if p < 0.5 else (columns[name] > beyond).all()
+
+
+def test_before_anything_is_resolved_wide_laws_stand_in(log_forecast: Array, outcome: Outcome) -> None:
+    """Normal for log V; for the tails a Student t with four degrees of freedom. Sigma is the forecast's own."""
+    level = np.zeros((1, 300))
+    times, quiet = TIMES[:300], np.ones((1, 300))
+    nothing = Outcome(*(np.full((1, 300), 1e-3) for _ in range(4)))  # 300 rows, under the 500 that are asked for
+    law = residual_law(np.log(nothing.variance) - level, quiet, times, 1, centred=True)
+    for name, p in VARIANCE_LEVELS.items():
+        np.testing.assert_allclose(variance_columns(level, law)[name], np.exp(stats.norm.ppf(p)), rtol=1e-3)
+    returns = return_columns(level, nothing, quiet, times, 1)
+    for name in ("ret_q005", "ret_q010", "ret_q050", "ret_q950", "ret_q990", "ret_q995"):
+        np.testing.assert_allclose(returns[name], stats.t.ppf(RETURN_LEVELS[name], 4), rtol=0.03)
+    np.testing.assert_allclose(returns["ret_q500"], 0, atol=1e-9)
+    excursions = excursion_columns(level, nothing, quiet, times, 1)
+    np.testing.assert_allclose(excursions["mae_short_q990"], np.expm1(stats.t.ppf(0.99, 4)), rtol=0.1)
+
+
+def test_flat_prices_do_not_make_a_law() -> None:
+    """Residuals without spread would forecast none; the stand-in stays."""
+    flat, times = np.zeros((2, 2000)), TIMES[:2000]
+    still = Outcome(np.full_like(flat, 1e-8), flat, flat, flat)
+    quiet = np.ones_like(flat)
+    made = return_columns(flat, still, quiet, times, 1) | excursion_columns(flat, still, quiet, times, 1)
+    np.testing.assert_allclose(made["ret_q010"], stats.t.ppf(0.01, 4), rtol=0.03)
+    assert (made["mae_long_q950"] > 0.5).all()
+    law = residual_law(flat - 3.0, quiet, times, 1, centred=True)
+    assert (law.scale == 1).all()
+
+
+def test_a_symbol_that_stood_still_keeps_a_spread(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    returns = outcome.log_return.copy()
+    returns[0] = 0.0
+    still = Outcome(outcome.variance, returns, outcome.mae_long, outcome.mae_short)
+    made = return_columns(log_forecast, still, state, TIMES, 1)
+    width = (made["ret_q990"] / np.exp(0.5 * log_forecast))[:, -1]
+    assert (width[1:] > 2).all()
+    assert width[0] > 0.2
+
+
+def test_states_are_distances_from_the_trailing_month() -> None:
+    hours = 3000
+    log_forecast = np.full((3, hours), -9.0)
+    log_forecast[0, 2500:2520] += 1.0
+    log_forecast[1, 2500:2520] -= 1.0
+    log_forecast[2, 2500:2520] = np.nan
+    made = states(log_forecast, TIMES[:hours])
+    assert made[:, 2510].tolist() == [2, 0, 1]
+    assert (np.delete(made, np.s_[2500:2520], axis=1) == 1).all()
+
+
+def test_location_and_scale_by_hand() -> None:
+    """Pooled moments, each symbol's own mixed in by its number of rows without overlap."""
+    rng = np.random.default_rng(0)
+    horizon = 24
+    residual = rng.normal(size=(3, 4000)) * [[0.5], [1.0], [2.0]] + [[0.3], [0.0], [-0.3]]
+    residual[2, :3000] = np.nan
+    times = TIMES[:4000]
+    law = lognormal_residuals(residual, times, horizon)
+    column = int(law.at[-1])
+    assert 3500 < column < 4000
+    past = residual[:, max(column - horizon + 1 - 8760, 0) : column - horizon + 1]
+    known = [row[np.isfinite(row)] for row in past]
+    pool = np.concatenate(known)
+    for i, own in enumerate(known):
+        share = (len(own) / horizon) / (len(own) / horizon + 60)
+        assert law.location[i, -1] == pytest.approx(pool.mean() + share * (own.mean() - pool.mean()))
+        assert law.scale[i, -1] == pytest.approx(pool.std() * (own.std() / pool.std()) ** share)
+
+
+def test_lognormal_law_is_the_textbook_one() -> None:
+    residual = np.random.default_rng(0).exponential(size=(2, 2000))
+    law = lognormal_residuals(residual, TIMES[:2000], 1)
+    x = law.location + np.linspace(-2, 2.5, 2000) * law.scale
+    expected = stats.norm.sf(x, law.location, law.scale)
+    np.testing.assert_allclose(law.exceedance(x), expected, atol=5e-4)
+    for p in (0.05, 0.5, 0.95):
+        np.testing.assert_allclose(law.quantile(p), stats.norm.ppf(p, law.location, law.scale), atol=1e-6)
+
+
+def test_exceedance_inverts_quantile(log_forecast: Array, outcome: Outcome, state: Array) -> None:
+    law = residual_law(np.log(outcome.variance) - log_forecast, state, TIMES, 1, centred=True)
+    for p in (0.003, 0.05, 0.42, 0.95, 0.999):
+        np.testing.assert_allclose(law.exceedance(law.quantile(p)), 1 - p, atol=1e-9)
+    far = law.exceedance(np.full_like(log_forecast, 50.0))
+    np.testing.assert_allclose(far, 1 - SHAPE_LEVELS[-1])
+    assert np.isnan(law.exceedance(np.full_like(log_forecast, np.nan))).all()
+
+
+def test_law_tells_from_where_on_it_is_learnt() -> None:
+    residual = np.random.default_rng(0).normal(scale=0.3, size=(2, 2000))
+    residual[:, :700] = np.nan
+    law = lognormal_residuals(residual, TIMES[:2000], 24)
+    first = int(np.argmax(law.learnt))
+    assert first in law.at
+    assert law.learnt[first:].all()
+    assert first >= 700 + 24 + 250
+    np.testing.assert_array_equal((law.scale == 1).all(axis=0), ~law.learnt)

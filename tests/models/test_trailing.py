@@ -1,0 +1,114 @@
+"""Windows of resolved rows: brute force, the clock, and nothing from the future."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.trailing import DAY, FOUR_WEEKS, WEEK, carry_forward, refreshes, trailing_level, window
+
+
+def hours(count: int, start: str = "2024-01-03 05:00") -> pd.DatetimeIndex:
+    return pd.date_range(start, periods=count, freq="h", tz="UTC").as_unit("us")
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, 500), horizon=st.integers(1, 72), length=st.integers(1, 400))
+def test_window_holds_the_resolved_rows_and_no_other(at: int, horizon: int, length: int) -> None:
+    resolved = [s for s in range(501) if s + horizon <= at]
+    assert list(range(501))[window(at, horizon, length)] == resolved[-length:]
+
+
+@pytest.mark.parametrize(("every", "name"), [(DAY, None), (WEEK, "Monday"), (FOUR_WEEKS, "Monday")])
+def test_refreshes_fall_on_the_clock(every: int, name: str | None) -> None:
+    times = hours(9000)
+    at = refreshes(times, every)
+    assert at[0] == 0
+    assert (times[at[1:]].hour == 0).all()
+    assert (np.diff(at[1:]) == every).all()
+    if name:
+        assert set(times[at[1:]].day_name()) == {name}
+    # 1970-01-05 is a Monday and a refresh of every clock.
+    assert refreshes(hours(3, "1970-01-04 23:00"), every).tolist() == [0, 1]
+
+
+@settings(deadline=None)
+@given(start=st.integers(1, 3000), every=st.sampled_from([DAY, WEEK, FOUR_WEEKS]))
+def test_refreshes_do_not_depend_on_where_a_history_starts(start: int, every: int) -> None:
+    times = hours(4000)
+    whole, later = refreshes(times, every), refreshes(times[start:], every) + start
+    assert set(later[1:]) == set(whole[whole > start])
+
+
+def test_refreshes_in_any_unit_of_time() -> None:
+    times = hours(2000)
+    assert refreshes(times.as_unit("ns"), WEEK).tolist() == refreshes(times, WEEK).tolist()
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_carry_forward_holds_each_value_until_the_next(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 60))
+    inner = data.draw(st.sets(st.integers(1, max(count - 1, 1)), max_size=10))
+    at = np.array(sorted({0} | {t for t in inner if t < count}), dtype=np.int64)
+    values = np.random.default_rng(0).normal(size=(2, 3, len(at)))
+    made = carry_forward(values, at, count)
+    assert made.shape == (2, 3, count)
+    for t in range(count):
+        newest = max(k for k, column in enumerate(at) if column <= t)
+        np.testing.assert_array_equal(made[:, :, t], values[:, :, newest])
+
+
+def ratios(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.exp(rng.normal(size=(3, count)))
+    out[rng.random(out.shape) < 0.2] = np.nan
+    out[2, : count // 2] = np.nan  # listed late
+    return out
+
+
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_level_by_brute_force(horizon: int) -> None:
+    ratio, times, length, shrinkage = ratios(400), hours(400), 200, 50.0
+    at = refreshes(times, DAY)
+    made = trailing_level(ratio, at, horizon, length, shrinkage)
+    for w, column in enumerate(at):
+        known = [[ratio[i, s] for s in range(400) if s + horizon <= column] for i in range(3)]
+        known = [[x for x in row[-length:] if not np.isnan(x)] for row in known]
+        pool = np.mean([x for row in known for x in row]) if any(known) else 1.0
+        for i, row in enumerate(known):
+            expected = np.log((np.sum(row) + shrinkage * pool) / (len(row) + shrinkage))
+            assert made[i, w] == pytest.approx(expected, abs=1e-12)
+
+
+def test_level_is_zero_before_anything_is_resolved() -> None:
+    made = trailing_level(ratios(100), np.array([0, 10]), 48, 200, 50.0)
+    assert (made == 0).all()
+
+
+@settings(deadline=None)
+@given(cut=st.integers(0, 399), horizon=st.sampled_from([1, 4, 24]), seed=st.integers(0, 5))
+def test_level_knows_nothing_unresolved(cut: int, horizon: int, seed: int) -> None:
+    """Whatever is not resolved at column ``cut`` may be anything: no level in force up to there moves by a bit."""
+    ratio, at = ratios(400), refreshes(hours(400), DAY)
+    other = ratio.copy()
+    unresolved = slice(max(cut - horizon + 1, 0), None)
+    other[:, unresolved] = np.random.default_rng(seed).choice([np.nan, 0.0, 1e300], size=other[:, unresolved].shape)
+    first, second = (carry_forward(trailing_level(x, at, horizon, 200, 50.0), at, 400) for x in (ratio, other))
+    np.testing.assert_array_equal(first[:, : cut + 1], second[:, : cut + 1])
+
+
+def test_level_does_use_what_is_resolved() -> None:
+    ratio = ratios(400)
+    at = refreshes(hours(400), DAY)
+    column = int(at[10])
+    ratio[0, column - 24] = 50.0
+    base = trailing_level(ratio, at, 24, 200, 50.0)
+    ratio[0, column - 24] = 60.0
+    moved = trailing_level(ratio, at, 24, 200, 50.0) - base
+    assert (moved[:, :10] == 0).all()
+    assert (moved[:, 10] > 0).all()  # every symbol through the pool
+    assert moved[0, 10] == moved[:, 10].max()
