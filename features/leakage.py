@@ -285,7 +285,7 @@ def _run(subject: _Subject, market: Market, tasks: Sequence[Task], jobs: int) ->
     groups = [tasks[i : i + CUTS_PER_TASK] for i in range(0, len(tasks), CUTS_PER_TASK)]
     made = Parallel(n_jobs=jobs, return_as="generator")(delayed(_group)(subject, market, group) for group in groups)
     with warnings.catch_warnings():
-        # A process that has grown by 300 MB is replaced between its tasks, with this warning; a larger cut suffices.
+        # A process that has grown by 300 MB is replaced between its tasks, with this warning.
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
         for findings in made:
             yield from findings

@@ -6,6 +6,7 @@ Zhang, Cucuringu and Qian (2024), J. Financial Econometrics 22.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from features.errors import DataInvalid
 from models.baselines import HAR, newest_rows
 from models.members import Member, log_targets
 
-__all__ = ["LightGBM"]
+__all__ = ["LightGBM", "equal_by_symbol", "relative_levels"]
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +75,7 @@ class LightGBM(Member):
         import lightgbm
 
         self.base_ = HAR(seasonal=True).fit(X, y, sample_weight=weight)
-        self.columns_ = tuple(c for c in X.columns if not str(c).startswith(UNUSED_PREFIXES))
+        self.columns_ = tuple(c for c in map(str, X.columns) if not c.startswith(UNUSED_PREFIXES))
         origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
         kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)
         X, y = X.loc[kept], y.loc[kept]
@@ -93,7 +94,7 @@ class LightGBM(Member):
             data = lightgbm.Dataset(
                 self._design(X, base, j)[known],
                 target,
-                weight=_equal_by_symbol(X.index[known]) * rows[known],
+                weight=equal_by_symbol(X.index[known]) * rows[known],
                 params={"max_bin": self.max_bin, "verbosity": -1},
             )
             booster = lightgbm.train(self._parameters(), data, num_boost_round=self.rounds)
@@ -123,18 +124,12 @@ class LightGBM(Member):
         h = self.horizons_[j]
         season = X[f"log_season_ahead_{h}h"].to_numpy(np.float64)
         har = base[:, j] - season
-        values = X[list(self.columns_)].to_numpy(np.float64, copy=True)
-        values[:, self._levels()] -= har[:, None]
-        return np.column_stack([values, season - np.log(h), har])
-
-    def _levels(self) -> list[int]:
-        names = [str(c) for c in self.columns_]
-        return [k for k, c in enumerate(names) if c.startswith(LEVEL_PREFIXES) and not c.startswith(NOT_LEVELS)]
+        return np.column_stack([relative_levels(X, self.columns_, har), season - np.log(h), har])
 
     @property
     def feature_names_(self) -> list[str]:
         """Names of the boosters' inputs, in order."""
-        return [*map(str, self.columns_), "season_ahead_per_hour", "log_har_deseasonalised"]
+        return [*self.columns_, "season_ahead_per_hour", "log_har_deseasonalised"]
 
     def inputs(self, X: pd.DataFrame, j: int) -> Array:
         """What the booster of horizon number ``j`` is given for ``X``: (n_rows, n_inputs)."""
@@ -185,7 +180,15 @@ class LightGBM(Member):
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
 
 
-def _equal_by_symbol(index: pd.Index) -> Array:
+def relative_levels(X: pd.DataFrame, columns: Sequence[str], har: Array) -> Array:
+    """The columns of ``X`` as an array, log variances less ``har`` (n_rows,), the HAR's deseasonalised forecast."""
+    values = X[list(columns)].to_numpy(np.float64, copy=True)
+    levels = [k for k, c in enumerate(columns) if c.startswith(LEVEL_PREFIXES) and not c.startswith(NOT_LEVELS)]
+    values[:, levels] -= har[:, None]
+    return np.asarray(values)
+
+
+def equal_by_symbol(index: pd.Index) -> Array:
     """Weights that give each symbol the same total, with mean one."""
     symbols = pd.Series(index.get_level_values("symbol"))
     count = symbols.map(symbols.value_counts()).to_numpy(np.float64)

@@ -11,6 +11,7 @@ from features.errors import UsageError
 from models.baselines import EWMA, HAR
 from models.boosting import LightGBM
 from models.members import Member
+from models.panel_har import HARX
 from models.seasonal_garch import SeasonalGARCH
 
 __all__ = ["KINDS", "make"]
@@ -20,6 +21,7 @@ KINDS: Mapping[str, tuple[type[Member], Mapping[str, Any]]] = {
     "ewma": (EWMA, {}),
     "har": (HAR, {"seasonal": False}),
     "har_seasonal": (HAR, {"seasonal": True}),
+    "har_x": (HARX, {}),
     "garch": (SeasonalGARCH, {"o": 0}),
     "gjr": (SeasonalGARCH, {"o": 1}),
     "lightgbm": (LightGBM, {"objective": "l2"}),

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features import kernels
 from models.trailing import DAY, FOUR_WEEKS, carry_forward, refreshes, trailing_level, window
 
 __all__ = ["Combination", "combine", "level"]
@@ -22,13 +21,13 @@ __all__ = ["Combination", "combine", "level"]
 Array = npt.NDArray[np.float64]
 
 YEAR: Final = 365 * DAY
-LEVEL_SHRINKAGE: Final = 30.0 * DAY
+# Hours at which a symbol's own level weighs as much as the pool's. The mean of ``V/F`` over a year is ruled by few days,
+# which symbols share: the pool knows them better.
+LEVEL_SHRINKAGE: Final = 8000.0
 LEVEL_BOUNDS: Final = (np.log(0.5), np.log(2.0))
 WEIGHT_HOURS: Final = 180 * DAY
 WEIGHT_STEP_HOURS: Final = 5
 MINIMUM_WEIGHT_ROWS: Final = 2000
-DRIFT_HALF_LIFE: Final = 30 * DAY
-DRIFT_BOUNDS: Final = (np.log(0.7), np.log(1.5))
 GRADIENT_STEPS: Final = 200
 FIRST_STEP: Final = 0.3
 STEP_DECAY: Final = 0.97
@@ -39,13 +38,11 @@ class Combination:
     """One horizon's ensemble on the hourly grid.
 
     ``log_forecast`` (n_symbols, n_hours): ``ln F``; ``weights`` (n_refreshes, n_members) in force from the times
-    ``refreshed``; ``clipped`` counts how often the drift correction met its bound; ``members_used`` (n_symbols, n_hours).
+    of its index.
     """
 
     log_forecast: Array
     weights: pd.DataFrame
-    clipped: int
-    members_used: npt.NDArray[np.int64]
 
 
 def level(log_forecast: Array, variance: Array, times: pd.DatetimeIndex, horizon: int) -> Array:
@@ -67,8 +64,7 @@ def combine(
     """``ln F = sum_m w_m ln F_m`` with weights refreshed every four weeks from the last 180 days of resolved rows.
 
     Weights minimise QLIKE on the simplex, pooled over symbols, then move by ``shrinkage`` towards equal weights of the
-    ``members``. A member missing on a row leaves its weight to the others. Last, the drift of the level over about a
-    month is taken out, bounded to [0.7, 1.5].
+    ``members``. A member missing on a row leaves its weight to the others.
     """
     stack = np.stack([levelled[m] for m in members])
     at = refreshes(times, FOUR_WEEKS)
@@ -87,9 +83,8 @@ def combine(
         mean += spread[m] * np.where(present[m], stack[m], 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         log_forecast = np.where(total > 0, mean / total, np.nan)
-    drift, clipped = _drift(log_forecast, variance, times, horizon)
     table = pd.DataFrame(weights, index=times[at], columns=list(members))
-    return Combination(log_forecast + drift, table, clipped, present.sum(axis=0))
+    return Combination(log_forecast, table)
 
 
 def _simplex_weights(log_forecasts: Array, variance: Array) -> Array:
@@ -114,14 +109,3 @@ def _simplex_weights(log_forecasts: Array, variance: Array) -> Array:
         weights = weights * np.exp(-pace * slope)
         weights /= weights.sum()
     return weights
-
-
-def _drift(log_forecast: Array, variance: Array, times: pd.DatetimeIndex, horizon: int) -> tuple[Array, int]:
-    """Log of an EWMA of resolved ``V/F``, half-life 30 days; zero before there is one."""
-    resolved = np.full_like(variance, np.nan)
-    resolved[:, horizon:] = (variance / np.exp(log_forecast))[:, : variance.shape[1] - horizon]
-    reach = kernels.ewma_reach(DRIFT_HALF_LIFE)
-    ratio = kernels.ewma(resolved, float(DRIFT_HALF_LIFE), reach, int(times[0].hour))
-    drift = np.where(np.isfinite(ratio), np.log(ratio), 0.0)
-    bounded = np.clip(drift, *DRIFT_BOUNDS)
-    return bounded, int((bounded != drift).sum())

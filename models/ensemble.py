@@ -32,7 +32,7 @@ __all__ = ["Assembly", "Ensemble", "Record"]
 
 Array = npt.NDArray[np.float64]
 
-DEFAULT_MEMBERS: Final = ("har_seasonal", "lightgbm")
+DEFAULT_MEMBERS: Final = ("har_x", "lightgbm")
 # The textbook references that also carry lognormal probabilities.
 REFERENCES: Final = ("har", "har_seasonal")
 FALLBACKS: Final = ("gjr", "garch", "har_seasonal", "har", "ewma")

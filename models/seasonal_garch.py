@@ -7,7 +7,7 @@ Jagannathan and Runkle (1993), J. Finance 48; Andersen and Bollerslev (1997), J.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class SeasonalGARCH(Member):
     the others. Between fits the parameters are frozen and the variance is filtered forward bar by bar; a missing bar
     passes at its expectation.
     """
+
+    independent_rows: ClassVar[bool] = False
 
     def __init__(self, o: int = 0, dist: Literal["normal", "t", "skewt"] = "t", window_days: int = 1095) -> None:
         self.o = o

@@ -42,7 +42,7 @@ __all__ = [
     "WalkForward",
 ]
 
-MEMBERS: Final = ("ewma", "har", "har_seasonal", "garch", "gjr", "lightgbm")
+MEMBERS: Final = ("ewma", "har", "har_seasonal", "har_x", "garch", "gjr", "lightgbm")
 BARE_WORD: Final = re.compile(r"[A-Za-z_][\w.:/-]*")
 UNHASHED: Final = {"data", "execution"}
 

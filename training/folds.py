@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 LIBRARIES: Final = ("arch", "lightgbm", "numba", "numpy", "pandas", "scikit-learn", "scipy")
+# Settings on which a fold's forecasts depend; how they are combined comes after.
+DECISIVE: Final = {"proxy", "horizons", "walkforward", "members", "features"}
 RESULT: Final = "fold.json"
 FORECASTS: Final = "forecasts.parquet"
 IMPORTANCE: Final = "importance.parquet"
@@ -108,7 +110,7 @@ def purged_labels(y: pd.DataFrame, known_by: pd.Timestamp) -> pd.DataFrame:
 def fold_key(fold: Fold, config: RunConfig, data_sha256: str) -> str:
     """What decides the content of a fold; 64 hex digits."""
     parts = {
-        "config": config.sha256,
+        "config": config.model_dump(mode="json", include=DECISIVE),
         "data": data_sha256,
         "code": code_sha256(),
         "borders": [str(t) for t in (fold.test_start, fold.test_end, fold.train_start, fold.train_end)],

@@ -9,6 +9,7 @@ mid-fold, at gaps and at midnight, what is updated between refits is.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -91,10 +92,13 @@ def check_forecasts(
         for t, expected in zip(instants, whole, strict=True)
     )
     findings = []
-    for finding in Parallel(n_jobs=jobs, return_as="generator")(trials):
-        findings.append(finding)
-        if progress is not None:
-            progress("forecasts", len(findings), len(instants))
+    with warnings.catch_warnings():
+        # A process that has grown by 300 MB is replaced between its tasks, with this warning.
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+        for finding in Parallel(n_jobs=jobs, return_as="generator")(trials):
+            findings.append(finding)
+            if progress is not None:
+                progress("forecasts", len(findings), len(instants))
     scope = (
         f"Forecasts: at {len(instants)} cuts the fold refitted (on {WINDOW_MONTHS} months) and every column of the table of "
         f"the {ROWS_BACK.days} days before."

@@ -20,7 +20,7 @@ from training.config import Component, RunConfig
 from training.leakcheck import check_forecasts, leakcheck
 
 HORIZONS = (1, 24)
-CUTS = {"cuts": 12, "deep_cuts": 4, "seed": 5}
+CUTS = {"cuts": 8, "deep_cuts": 3, "seed": 5}
 LATE = pd.Timedelta(minutes=20)
 
 
@@ -38,7 +38,7 @@ def market() -> Market:
     paid = (funding["funding_time"] - begin) / pd.Timedelta(days=1)
     funding = funding[~((funding["symbol"] == gappy) & paid.between(40, 46))]
     tables["funding"] = funding.assign(available_at=funding["funding_time"] + LATE)
-    return Market.from_tables(tables)
+    return Market.from_tables({name: tables[name] for name in ("bars", "funding")})
 
 
 @pytest.fixture(scope="module")

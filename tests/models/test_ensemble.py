@@ -169,7 +169,7 @@ def test_members_come_from_the_constructor_and_must_exist(records: list[Record])
     short = [cut(record, 300, None) for record in records]
     made = Ensemble(members=["har", "ewma"]).assemble(short, TIMES[:300])
     assert made[1].combination.weights.columns.tolist() == ["har", "ewma"]
-    with pytest.raises(UsageError, match="ensemble.members names garch, which is not among the members"):
+    with pytest.raises(UsageError, match=r"ensemble\.members names garch, which is not among the members"):
         Ensemble(members=["garch", "har"]).assemble(short, TIMES[:300])
     only = [replace(record, members={"ewma": record.members["ewma"]}) for record in short]
     assert Ensemble().assemble(only, TIMES[:300])[1].combination.weights.columns.tolist() == ["ewma"]

@@ -129,6 +129,15 @@ def test_rows_without_labels_do_not_enter_a_fit(kind: str, fitted: Made, fresh: 
     assert differs  # the purge itself did change the fit
 
 
+@pytest.mark.parametrize("kind", ["har", "har_seasonal", "lightgbm", "lightgbm_gamma"])
+def test_rows_without_weight_do_not_enter_a_fit(kind: str, fresh: Made, train: Any, later: Any) -> None:
+    weight = np.where(train.X.groupby(level="symbol").cumcount() < 1500, 1.0, 0.0)
+    wrong = train.y.mul(np.where(weight > 0, 1.0, 7.0), axis=0)
+    made = fresh(kind).fit(train.X, wrong, sample_weight=weight).predict(later.X)
+    same(made, fresh(kind).fit(train.X, train.y, sample_weight=weight).predict(later.X))
+    assert not made.equals(fresh(kind).fit(train.X, train.y).predict(later.X))
+
+
 @pytest.mark.parametrize("kind", FILTERS)
 def test_labels_do_not_enter_a_filter(kind: str, fitted: Made, fresh: Made, train: Any, later: Any) -> None:
     other = fresh(kind).fit(train.X, train.y * 5)

@@ -82,6 +82,20 @@ def test_calibration_repairs_what_was_planted(slope: float, shift: float) -> Non
     assert ((made > 0) & (made < 1)).all()
 
 
+def test_calibrated_probabilities_are_put_back_in_order() -> None:
+    """A flat and a steep curve cross far out, though the events are nested."""
+    rng = np.random.default_rng(0)
+    score, drawn = rng.normal(size=(SYMBOLS, HOURS)), rng.random((SYMBOLS, HOURS))
+    true = np.minimum.accumulate([sigmoid(0.2 * score + 0.5), sigmoid(4 * score - 1), sigmoid(score - 3)], axis=0)
+    variance = 0.5 + (drawn < true).sum(axis=0)
+    stated = sigmoid(score) * np.ones((3, 1, 1))
+    made = calibrate(stated, variance, THRESHOLDS, np.ones_like(score), TIMES, 1)[:, :, 2000:]
+    assert (np.diff(made, axis=0) <= 0).all()
+    far_out = score[:, 2000:] > 2
+    np.testing.assert_array_equal(made[1][far_out], made[0][far_out])
+    assert (made[1] < made[0])[score[:, 2000:] < 0].all()
+
+
 def test_calibration_sees_the_present() -> None:
     """Where persistence was left out, the class of the trailing interval puts it in."""
     stated, true, variance, now = planted(1.0, 0.0)

@@ -25,9 +25,7 @@ from training.config import RunConfig
 from training.evaluation import Evaluation, evaluate
 from training.scorecard import score, scores_schema, to_json_bytes
 
-HOUR = pd.Timedelta(hours=1)
 START, END = pd.Timestamp("2023-05-01", tz="UTC"), pd.Timestamp("2023-07-01", tz="UTC")
-WARMUP = pd.Timestamp("2023-04-01", tz="UTC")
 FOLDS = ["20230401T0000", "20230501T0000", "20230601T0000"]
 RESULTS = ("forecasts.parquet", "scores.json", "diagnostics.json")
 
@@ -207,6 +205,8 @@ def test_forecasts_of_what_was_known_are_those_of_the_whole(
     early = evaluate(market.as_of(t), config, start=START, end=END, out=tmp_path, jobs=1)
     found = table.read_parquet(early.path)
     assert found["origin"].max() == t.floor("h")
+    begun = [name for name in FOLDS if pd.Timestamp(name, tz="UTC") <= t]
+    assert sorted(file.name for file in (tmp_path / "folds").iterdir()) == begun
     assert_same_rows(found, forecasts[forecasts["origin"] <= t])
 
 
@@ -312,9 +312,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(quick: RunConfig, tmp_path: Path
     first = (out / "folds" / "20230401T0000").stat().st_ino
 
     market = Market.from_tables(simulate(seed=3, days=150, symbols=2).tables)
-    span = {"start": "2023-05-01", "end": "2023-05-31"}
-    evaluate(market, quick, **span, out=out, jobs=1)
-    evaluate(market, quick, **span, out=tmp_path / "whole", jobs=1)
+    for place in (out, tmp_path / "whole"):
+        evaluate(market, quick, start="2023-05-01", end="2023-05-31", out=place, jobs=1)
     assert results(out) == results(tmp_path / "whole")
     assert (out / "folds" / "20230401T0000").stat().st_ino == first
     assert sorted(file.name for file in (out / "folds").iterdir()) == ["20230401T0000", "20230501T0000"]
