@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from features.errors import DataInvalid
-from models import boosting
 from models.baselines import HAR
-from models.boosting import LightGBM
+from models.boosting import LightGBM, equal_by_symbol, relative_levels
 from models.members import Member
 
 KINDS = ("lightgbm", "lightgbm_gamma")
@@ -104,9 +103,9 @@ def test_inputs_are_distances_from_the_har(fitted: Made, later: Any) -> None:
 
 
 def test_level_columns_are_told_by_name() -> None:
-    member = LightGBM()
-    member.columns_ = ("log_rv_4h", "log_rv_sd_24h", "log_rv_15m_1h", "log_ew_2h", "spillover_1h", "hour")
-    assert member._levels() == [0, 3, 4]
+    names = ("log_rv_4h", "log_rv_sd_24h", "log_rv_15m_1h", "log_ew_2h", "spillover_1h", "hour")
+    made = relative_levels(pd.DataFrame(1.0, index=range(2), columns=names), names, np.array([3.0, 5.0]))
+    assert made.tolist() == [[-2, 1, 1, -2, -2, 1], [-4, 1, 1, -4, -4, 1]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,7 +116,7 @@ def test_columns_go_by_name_not_by_place(kind: str, fitted: Made, later: Any) ->
 
 def test_symbols_weigh_the_same() -> None:
     index = pd.MultiIndex.from_arrays([list("AAAB"), range(4)], names=["symbol", "origin"])
-    weights = boosting._equal_by_symbol(index)
+    weights = equal_by_symbol(index)
     assert weights.mean() == pytest.approx(1)
     assert weights[:3].sum() == pytest.approx(weights[3])
 

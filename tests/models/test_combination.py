@@ -1,4 +1,4 @@
-"""Levels, weights and drift against a constrained optimiser, brute force and planted biases."""
+"""Levels and weights against a constrained optimiser, by hand, and on planted biases."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_missing_member_leaves_its_weight_to_the_others() -> None:
     logs["a"][0, 100:200] = np.nan
     logs["b"][0, 150:200] = np.nan
     logs["c"][0, 190:200] = np.nan
-    # Without outcomes weights stay equal and nothing drifts.
+    # Without outcomes weights stay equal.
     made = combine(logs, variance * np.nan, TIMES, 1, members=["a", "b", "c"], shrinkage=0.5)
     a, b, c = (logs[name][0] for name in "abc")
     np.testing.assert_allclose(made.log_forecast[0, :100], (a + b + c)[:100] / 3)
