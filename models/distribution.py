@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -216,6 +217,9 @@ def return_columns(
             out[name] = scale * tails(1, partial(Tail.quantile, p=p))
         else:
             out[name] = sigma * law.quantile(p)
+    # Tails and middle are standardised apart; where the sample is odd enough for them to cross, the wider one holds.
+    for lower, upper in pairwise(RETURN_LEVELS):
+        out[upper] = np.maximum(out[upper], out[lower])
     for name, p in SHORTFALL_LEVELS.items():
         side = -1 if p < 0.5 else 1
         out[name] = side * scale * tails(side, partial(Tail.shortfall, p=max(p, 1 - p)))
