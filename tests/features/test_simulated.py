@@ -392,7 +392,7 @@ def test_best_forecast_is_unbiased_and_beats_har(
             v = future[symbol].to_numpy()
             losses.append((qlike(v[test] / best[symbol].to_numpy()[test]), qlike(v[test] / har[test])))
         oracle, har_loss = np.mean(losses, axis=0)
-        record_property(f"qlike_{h}h", {"best": oracle, "har": har_loss})
+        record_property(f"qlike_{h}h", {"best": float(oracle), "har": float(har_loss)})
         print(f"{h:>2} h  QLIKE best {oracle:.4f}  HAR {har_loss:.4f}  gain {1 - oracle / har_loss:.1%}")  # noqa: T201
         assert all(ours < theirs for ours, theirs in losses)
         assert 0.1 < 1 - oracle / har_loss < 0.6
