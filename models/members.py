@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits
 
 from features.errors import DataInvalid
 
@@ -46,8 +47,10 @@ class Member(BaseEstimator):  # type: ignore[misc]
         if len(X) != len(y) or not X.index.equals(y.index):
             raise DataInvalid("X and y must have the same (symbol, origin) index; align y with y.reindex(X.index)")
         self.horizons_ = tuple(int(h) for h in y.columns)
-        self._fit(X, y, sample_weight)
-        self.residuals_ = self._training_residuals(X, y)
+        # One BLAS thread: the bits of a fit otherwise depend on how many there are.
+        with threadpool_limits(limits=1):
+            self._fit(X, y, sample_weight)
+            self.residuals_ = self._training_residuals(X, y)
         return self
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:

@@ -137,12 +137,7 @@ def run_fold(fold: Fold, rows: Rows, members: Sequence[Component], folder: Path,
     """Fit, forecast and commit one fold; does nothing where the folder holds it already."""
     if committed(folder, key):
         return
-    from threadpoolctl import threadpool_limits
-
-    # One BLAS thread: the bits of a fit otherwise depend on how many there are.
-    with threadpool_limits(limits=1):
-        result = forecast_fold(fold, rows, members)
-    _commit(result, folder, key)
+    _commit(forecast_fold(fold, rows, members), folder, key)
 
 
 def forecast_fold(fold: Fold, rows: Rows, members: Sequence[Component]) -> FoldResult:

@@ -115,12 +115,9 @@ def _trial(
     expected: pd.DataFrame,
 ) -> Finding:
     """Forecast again from what was known at ``t`` and compare."""
-    from threadpoolctl import threadpool_limits
-
     material = prepare(market.as_of(t), config)
     before = [result for result in results if result.first_origin <= t][:-1]
-    with threadpool_limits(limits=1):
-        again = forecast_fold(folds[len(before)], material.rows, config.members)
+    again = forecast_fold(folds[len(before)], material.rows, config.members)
     found = _table(material, config, [*before, again], t)
     return differences(expected, found, "prefix", "forecasts", t)
 

@@ -145,11 +145,8 @@ def forecast(
 
 
 def _members(fold: Fold, material: Material, config: RunConfig) -> dict[str, Member]:
-    from threadpoolctl import threadpool_limits
-
     X, y = training_rows(fold, material.rows)
-    with threadpool_limits(limits=1):
-        return {m.kind: make(m.kind, m.params).fit(X, y) for m in config.members}
+    return {m.kind: make(m.kind, m.params).fit(X, y) for m in config.members}
 
 
 def _losses(material: Material, history: pd.DataFrame, config: RunConfig) -> dict[str, float]:

@@ -14,6 +14,7 @@ from arch.univariate import SkewStudent
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.base import clone
+from threadpoolctl import threadpool_limits
 
 from features.errors import DataInvalid, UsageError
 from models.garch import GARCH, estimation, fit_many
@@ -405,11 +406,14 @@ def test_real_hourly_returns_reach_the_best_of_archs_starts(real_data: Path) -> 
     model = GARCH(o=1, dist="t").fit(percent)
     oracle = arch_of(model, percent)
     starts = [None, [0.02, 0.05, 0.0, 0.93, 4.0], [0.01, 0.1, 0.02, 0.88, 3.5], [0.05, 0.2, 0.0, 0.7, 5.0]]
-    with warnings.catch_warnings():
+    # One thread: where arch's optimiser ends, and how far beyond its own constraint, depends on how many there are.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         warnings.simplefilter("ignore")
         fits = [oracle.fit(disp="off", starting_values=s) for s in starts]
-    inside = [f for f in fits if f.params[["alpha[1]", "beta[1]"]].sum() + f.params["gamma[1]"] / 2 <= 1 + 1e-12]
-    assert model.loglikelihood_ > max(f.loglikelihood for f in fits) - 0.05
+    beyond = [f.params["alpha[1]"] + f.params["gamma[1]"] / 2 + f.params["beta[1]"] - 1 for f in fits]
+    inside = [f for f, excess in zip(fits, beyond, strict=True) if excess <= 1e-12]
+    near = [f.loglikelihood for f, excess in zip(fits, beyond, strict=True) if excess <= 1e-6]
+    assert model.loglikelihood_ > max(near) - 0.05
     assert all(model.loglikelihood_ > f.loglikelihood - 1e-4 for f in inside)
     restored = clone(model).fix(fits[0].params.to_numpy(), percent)
     assert restored.loglikelihood_ == pytest.approx(fits[0].loglikelihood, rel=1e-10)

@@ -66,7 +66,7 @@ def test_an_empty_file_is_the_recommended_ensemble(write) -> None:
     config = RunConfig.load(write(""))
     assert config == RunConfig.recommended() == RunConfig.load()
     kinds = [member.kind for member in config.members]
-    assert kinds == ["ewma", "har", "har_seasonal", "garch", "gjr", "lightgbm"]
+    assert kinds == ["ewma", "har", "har_seasonal", "har_x", "garch", "gjr", "lightgbm"]
     assert config.horizons == (1, 4, 24, 72)
     assert config.walkforward.refit_months == 1
 
