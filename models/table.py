@@ -161,7 +161,10 @@ def read_parquet(
             part = part.filter(pc.is_in(part["model"], pa.array(list(models))))
         parts.append(part.select(wanted))
     empty = pa.schema([FORECAST_SCHEMA.field(name) for name in wanted]).empty_table()
-    frame: pd.DataFrame = pa.concat_tables(parts or [empty]).to_pandas()
+    whole = pa.concat_tables(parts or [empty])
+    del parts
+    # Column by column, each Arrow column freed as it is copied: the table is never held twice.
+    frame: pd.DataFrame = whole.to_pandas(split_blocks=True, self_destruct=True)
     return frame
 
 

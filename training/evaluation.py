@@ -44,10 +44,11 @@ FOLDS: Final = "folds"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished walk-forward. The forecast table stays on disk until it is read.
+    """A finished walk-forward.
 
-    ``weights``: one row per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted
-    members' features, averaged over the scored folds, one column per horizon.
+    ``forecasts``: what scoring reads of the forecast table, all models; the whole table stays on disk. ``weights``: one row
+    per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted members' features,
+    averaged over the scored folds, one column per horizon.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class Evaluation:
     end: pd.Timestamp
     scores: Mapping[str, Any] = field(repr=False)
     diagnostics: Mapping[str, Any] = field(repr=False)
+    forecasts: pd.DataFrame = field(repr=False)
     realised: pd.DataFrame = field(repr=False)
     weights: pd.DataFrame = field(repr=False)
     importance: pd.DataFrame = field(repr=False)
@@ -64,11 +66,6 @@ class Evaluation:
     def path(self) -> Path:
         """Where the forecast table lies."""
         return self.out / "forecasts.parquet"
-
-    @cached_property
-    def forecasts(self) -> pd.DataFrame:
-        """What scoring reads of the forecast table, all models."""
-        return table.read_parquet(self.path, columns=SCORED_COLUMNS)
 
     @cached_property
     def ensemble(self) -> pd.DataFrame:
@@ -173,6 +170,7 @@ def run_folds(
 ) -> list[FoldResult]:
     """Make the folds that are not there yet, in parallel, and read them all in order of time."""
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
@@ -197,6 +195,9 @@ def run_folds(
         raise Interrupted(
             f"stopped with {done} of {len(tasks)} folds kept in {folder}; run the same command again to resume"
         ) from None
+    if jobs > 1 and missing:
+        # Idle workers would keep their memory through everything that follows.
+        get_reusable_executor().shutdown(wait=True)
     return [read_fold(place) for _, place, _ in tasks]
 
 
@@ -216,7 +217,7 @@ def _scored(
     told["weights"] = json.loads(weights.reset_index().to_json(orient="records", date_format="iso"))
     write_atomically(folder / "scores.json", to_json_bytes(scores))
     write_atomically(folder / "diagnostics.json", to_json_bytes(told))
-    return Evaluation(folder, config, start, end, scores, told, realised, weights, importance)
+    return Evaluation(folder, config, start, end, scores, told, forecasts, realised, weights, importance)
 
 
 def _weights(assemblies: Mapping[int, Assembly]) -> pd.DataFrame:
