@@ -32,7 +32,8 @@ __all__ = ["Assembly", "Ensemble", "Record"]
 
 Array = npt.NDArray[np.float64]
 
-DEFAULT_MEMBERS: Final = ("har_x", "lightgbm")
+STRONG: Final = ("har_x", "lightgbm")
+PLAIN: Final = ("har_seasonal", "gjr", "garch", "har", "ewma")
 # The textbook references that also carry lognormal probabilities.
 REFERENCES: Final = ("har", "har_seasonal")
 FALLBACKS: Final = ("gjr", "garch", "har_seasonal", "har", "ewma")
@@ -115,7 +116,10 @@ class Ensemble:
         return Assembly(h, columns, combination, answered, ladder, levelled)
 
     def _chosen(self, members: Mapping[str, Array]) -> list[str]:
-        wanted = self.members if self.members is not None else [m for m in DEFAULT_MEMBERS if m in members]
+        wanted = self.members
+        if wanted is None:
+            # Averaging in a weaker member costs more than it brings: without the strong ones, the best of the plain ones.
+            wanted = [m for m in STRONG if m in members] or [m for m in PLAIN if m in members][:1]
         if missing := sorted(set(wanted) - set(members)):
             raise UsageError(f"ensemble.members names {missing[0]}, which is not among the members {sorted(members)}")
         return list(wanted) or list(members)

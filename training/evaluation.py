@@ -44,11 +44,10 @@ FOLDS: Final = "folds"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished walk-forward.
+    """A finished walk-forward. The forecast table stays on disk until it is read.
 
-    ``forecasts``: what scoring reads of the forecast table, all models; the whole table stays on disk. ``weights``: one row
-    per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted members' features,
-    averaged over the scored folds, one column per horizon.
+    ``weights``: one row per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted
+    members' features, averaged over the scored folds, one column per horizon.
     """
 
     out: Path
@@ -57,7 +56,6 @@ class Evaluation:
     end: pd.Timestamp
     scores: Mapping[str, Any] = field(repr=False)
     diagnostics: Mapping[str, Any] = field(repr=False)
-    forecasts: pd.DataFrame = field(repr=False)
     realised: pd.DataFrame = field(repr=False)
     weights: pd.DataFrame = field(repr=False)
     importance: pd.DataFrame = field(repr=False)
@@ -66,6 +64,11 @@ class Evaluation:
     def path(self) -> Path:
         """Where the forecast table lies."""
         return self.out / "forecasts.parquet"
+
+    @property
+    def forecasts(self) -> pd.DataFrame:
+        """What scoring reads of the forecast table, all models; read anew each time, since it is large."""
+        return table.read_parquet(self.path, columns=SCORED_COLUMNS)
 
     @cached_property
     def ensemble(self) -> pd.DataFrame:
@@ -217,7 +220,7 @@ def _scored(
     told["weights"] = json.loads(weights.reset_index().to_json(orient="records", date_format="iso"))
     write_atomically(folder / "scores.json", to_json_bytes(scores))
     write_atomically(folder / "diagnostics.json", to_json_bytes(told))
-    return Evaluation(folder, config, start, end, scores, told, forecasts, realised, weights, importance)
+    return Evaluation(folder, config, start, end, scores, told, realised, weights, importance)
 
 
 def _weights(assemblies: Mapping[int, Assembly]) -> pd.DataFrame:
