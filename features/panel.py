@@ -250,17 +250,6 @@ def _in_time(bars: pd.DataFrame) -> pd.DataFrame:
     return bars if in_time.all() else bars[in_time]
 
 
-def _refuse_late(bars: pd.DataFrame) -> None:
-    """An origin is a bar's close, so a bar that is known later has no origin to belong to."""
-    late = pd.DatetimeIndex(bars["available_at"]) > pd.DatetimeIndex(bars.index.get_level_values("close_time"))
-    if len(late) and late.any():
-        symbol, close = bars.index[int(late.argmax())]
-        raise DataInvalid(
-            f"table 'bars', {symbol}, {close}: available_at is after the close; bars are read at their close, "
-            "so import them without --delay"
-        )
-
-
 def shift(x: Array, hours: int) -> Array:
     """``x`` as it stood ``hours`` earlier; NaN before the first column."""
     out = np.full_like(x, np.nan)

@@ -78,11 +78,18 @@ class FeaturePipeline:
         The first call may bring a whole history (at least ``warmup`` bars, if there are as many). Rows of every symbol
         come together, because the cross-section reads them all. Raises ``DataInvalid`` without any new hourly bar.
         """
-        if "bars" not in rows or rows["bars"].empty:
-            raise DataInvalid("update needs the new rows of table 'bars'; pass every table's rows up to one origin")
+        new = rows.get("bars", pd.DataFrame({"interval": []}))
+        closes = new.loc[new["interval"] == "1h", "close_time"] if len(new) else pd.Series(dtype="datetime64[us, UTC]")
+        if closes.empty:
+            raise DataInvalid("update needs new 1h rows of table 'bars'; pass every table's rows up to one origin")
         known = self._live
+        if known is not None and closes.nunique() > 1:
+            raise DataInvalid(
+                f"update takes the rows of one origin at a time, these close at {closes.min()} to {closes.max()}; "
+                "call it once an hour, oldest first"
+            )
         market = Market.from_tables(rows) if known is None else known.extended(rows)
-        origin = market.bars("1h").index.get_level_values("close_time").max()
+        origin = closes.max()
         # One hour more than the warm-up: the first bar's return and variance need the close before it.
         self._live = market.since(origin - pd.Timedelta(hours=self.warmup + 1))
         features = self.transform(self._live)
@@ -98,10 +105,6 @@ class FeaturePipeline:
             for c in self._family(family).columns(empty)
         ]
         return pd.DataFrame(rows, columns=["name", "family", "formula", "unit", "lookback", "feeds", "reference"])
-
-    def get_feature_names_out(self) -> list[str]:
-        """Column names of ``transform``, in order."""
-        return list(self.describe()["name"])
 
     def _family(self, name: str) -> Family:
         return Calendar(self.horizons) if name == "calendar" else FAMILIES[name]()

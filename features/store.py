@@ -20,7 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.errors import DataInvalid, Locked
+from features import locking
+from features.errors import DataInvalid
 from features.schemas import TABLES, TIMESTAMP, Table, to_arrow
 
 __all__ = ["Store", "StoredFile", "digest", "write_atomically"]
@@ -146,23 +147,13 @@ class Store:
         Locked
             Another process is writing.
         """
-        from filelock import FileLock, Timeout
-
-        self.path.mkdir(parents=True, exist_ok=True)
-        owner = self.path / ".lock.owner"
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                owner.write_text(f"process {os.getpid()}, since {pd.Timestamp.now('UTC'):%Y-%m-%d %H:%M:%S} UTC,")
-                for orphan in self.path.rglob(f".*{TEMPORARY}"):
-                    orphan.unlink(missing_ok=True)
-                self.files = self._manifest()
-                writer = Writer(self)
-                yield writer
-                writer.commit()
-                owner.unlink(missing_ok=True)
-        except Timeout:
-            holder = owner.read_text() if owner.exists() else "another process"
-            raise Locked(f"{holder} is writing {self.path}; wait for it to end, or stop it") from None
+        with locking.writing(self.path):
+            for orphan in self.path.rglob(f".*{TEMPORARY}"):
+                orphan.unlink(missing_ok=True)
+            self.files = self._manifest()
+            writer = Writer(self)
+            yield writer
+            writer.commit()
 
 
 class Writer:

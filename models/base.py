@@ -29,7 +29,6 @@ EXCURSION_COLUMNS: Final = {
 }
 PROBABILITIES: Final = tuple(f"p_{regime}" for regime in REGIMES)
 THRESHOLDS: Final = ("threshold_normal", "threshold_stress", "threshold_crisis")
-PROVENANCE: Final = ("made_at", "data_asof", "model_uri", "model_sha256", "config_sha256", "data_sha256")
 
 FORECAST_SCHEMA: Final = pa.schema(
     [

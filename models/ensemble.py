@@ -103,6 +103,7 @@ class Ensemble:
             chosen = self._chosen(record.members)
             combination = combine(levelled, outcome.variance, times, h, members=chosen, shrinkage=self.shrinkage)
             log_forecast, answered, ladder = _with_fallbacks(combination.log_forecast, levelled)
+            log_forecast = np.maximum(log_forecast, np.log(VARIANCE_FLOOR))
             columns: dict[str, dict[str, Array]] = {}
             for name, forecast in levelled.items():
                 columns[name] = _mean_columns(forecast, h)

@@ -186,12 +186,14 @@ def _status(
     reason = origin.degraded[i, at].copy()
     flat = origin.flat[i, at]
     reason[flat] += "prices were flat for 24 hours, the feed may be stale; "
-    reason[np.isnan(assembly.columns[model]["threshold_normal"][i, at])] += "regimes are not defined yet; "
+    undefined = np.isnan(assembly.columns[model]["threshold_normal"][i, at])
+    reason[undefined] += "regimes are not defined yet; "
     status[reason != ""] = "degraded"
     if model == ENSEMBLE:
         answered = assembly.answered[i, at]
         for step, name in enumerate(assembly.ladder[1:], start=1):
-            status[answered == step] = "fallback"
+            # A young symbol stays degraded: its regime columns are null, and the reason says who answered.
+            status[(answered == step) & ~undefined] = "fallback"
             reason[answered == step] += f"{name} answered, the ensemble's members could not; "
     nothing = ~np.isfinite(assembly.columns[model]["variance"][i, at])
     status[nothing] = "blocked"

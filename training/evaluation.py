@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from features import locking
 from features.errors import DataStale, Interrupted, UsageError
 from features.market import Market
 from features.store import write_atomically
@@ -36,7 +37,7 @@ __all__ = ["Evaluation", "Progress", "evaluate", "plan", "run_folds"]
 
 Progress = Callable[[str, int, int], None]
 
-# Labels that a first fit needs: regimes are defined after 90 days, and a month of labels precedes that.
+# Bars that a first fit needs: two months hold every hour of the week eight times, and a few thousand labels.
 HISTORY_BEFORE_FIRST_FOLD: Final = pd.Timedelta(days=60)
 CLIMATOLOGY: Final = pd.Timedelta(days=731)
 FOLDS: Final = "folds"
@@ -110,11 +111,26 @@ def evaluate(
     Writes ``forecasts.parquet``, ``scores.json`` and ``diagnostics.json`` to ``out``, and a folder a fold beside them;
     finished folds are not made again, and the result is the same to the byte. ``symbols`` limits the rows written; members
     learn from all. Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale``
-    where the data end before ``start``, ``Interrupted`` when stopped.
+    where the data end before ``start``, ``Locked`` where another process writes to ``out``, ``Interrupted`` when stopped.
     """
     first, last, folder = utc(start), utc(end), Path(out)
     material = prepare(market, config)
     chosen = _chosen(symbols, material.symbols)
+    with locking.writing(folder):
+        return _evaluate(market, material, config, first, last, folder, chosen, jobs, progress)
+
+
+def _evaluate(
+    market: Market,
+    material: Material,
+    config: RunConfig,
+    first: pd.Timestamp,
+    last: pd.Timestamp,
+    folder: Path,
+    chosen: Sequence[str],
+    jobs: int,
+    progress: Progress | None,
+) -> Evaluation:
     _clear(folder)
     folds = plan(material, config, first, last)
     results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, jobs, progress)

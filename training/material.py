@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.errors import UsageError
 from features.market import Market
 from features.panel import Panel
 from features.pipeline import FAMILIES, FeaturePipeline
@@ -20,13 +21,15 @@ __all__ = ["Material", "prepare"]
 
 Array = npt.NDArray[np.float64]
 
+NEEDED = ("calendar", "memory")
+
 
 @dataclass(frozen=True)
 class Material:
     """Features and targets of a market.
 
     ``rows``: what members are fitted on, sorted by symbol and origin. ``times``, ``symbols``: the hourly grid, on which
-    ``position`` (n_rows, n_hours-wise column) places each row. ``targets``: horizon to name to (n_symbols, n_hours).
+    ``column`` (n_rows,) places each row. ``targets``: horizon to name to (n_symbols, n_hours).
     """
 
     rows: Rows
@@ -70,8 +73,14 @@ class Material:
 
 def prepare(market: Market, config: RunConfig) -> Material:
     """Features and targets of every origin of the market, under the configuration's proxy, families and horizons."""
+    families = config.features.families or tuple(FAMILIES)
+    if missing := sorted(set(NEEDED) - set(families)):
+        raise UsageError(
+            f"features.families lacks {', '.join(missing)}: every member, and each forecast's status, is made of "
+            f"{' and '.join(NEEDED)}; add them"
+        )
     panel = Panel(market, config.proxy)
-    pipeline = FeaturePipeline(config.features.families or tuple(FAMILIES), config.horizons, config.proxy)
+    pipeline = FeaturePipeline(families, config.horizons, config.proxy)
     frame = pipeline.transform_panel(panel)
     symbols = frame.index.get_level_values("symbol")
     origins = pd.DatetimeIndex(frame.index.get_level_values("origin")).as_unit("us")

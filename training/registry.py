@@ -26,7 +26,6 @@ CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 TOLERANCE: Final = 0.02
 
-FOLDER: Final = "model"
 SHA256: Final = "artifact_sha256"
 LOSS: Final = "loss."
 MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([\w-]+))")

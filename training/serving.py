@@ -157,6 +157,11 @@ def _losses(material: Material, history: pd.DataFrame, config: RunConfig) -> dic
         forecasts, realised = assembly.columns[ENSEMBLE]["variance"], material.targets[h]["variance"][:, span]
         known = np.isfinite(forecasts) & np.isfinite(realised)
         by_symbol = [qlike(realised[i, k], forecasts[i, k]) for i, k in enumerate(known) if k.any()]
+        if not by_symbol:
+            raise UsageError(
+                f"no {h} h forecast is resolved before the training's end, so its loss is unknown; train as of a later time, "
+                "or leave that horizon out"
+            )
         losses[f"qlike_{h}h"] = float(np.mean(by_symbol))
     return losses
 

@@ -7,18 +7,15 @@ completes the rest.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from features.errors import Locked
 from features.store import TEMPORARY
 from models.base import FORECAST_SCHEMA, KEY
 from models.table import read_parquet, to_arrow, validate, write_parquet
@@ -86,16 +83,7 @@ def _merge(rows: pd.DataFrame, file: Path) -> tuple[int, int, int]:
 @contextmanager
 def _writing(root: Path) -> Iterator[None]:
     """Hold the sink's lock, which ends with its process, and remove what killed writers left."""
-    from filelock import FileLock, Timeout
-
-    owner = root / OWNER
-    try:
-        with FileLock(root / LOCK, timeout=0):
-            owner.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-            for orphan in root.glob(f".*{TEMPORARY}"):
-                orphan.unlink(missing_ok=True)
-            yield
-            owner.unlink(missing_ok=True)
-    except Timeout:
-        holder = owner.read_text() if owner.exists() else "another process"
-        raise Locked(f"{holder} is writing {root}; wait for it to end, or stop it") from None
+    with locking.writing(root):
+        for orphan in root.glob(f".*{TEMPORARY}"):
+            orphan.unlink(missing_ok=True)
+        yield
