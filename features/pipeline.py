@@ -97,7 +97,11 @@ class FeaturePipeline:
         return pd.DataFrame(features[newest])
 
     def describe(self) -> pd.DataFrame:
-        """Name, family, formula, unit, look-back in hours, feeds and reference of every feature, in column order."""
+        """Name, family, formula, unit, look-back in hours, feeds and reference of every feature, in column order.
+
+        The look-back counts the hours in the feature's own window. Inside it, a return or a variance reads one close more, a
+        capped variance the 24 hours before it, and its season the two years before that; ``warmup`` covers all of it.
+        """
         empty = Panel(_one_bar(), self.proxy)
         rows = [
             (c.name, family, c.formula, c.unit, c.lookback, ", ".join(c.feeds), c.reference)

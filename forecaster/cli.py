@@ -23,14 +23,14 @@ __all__ = ["app", "main"]
 
 FLAGS: Final = ("--json", "--quiet", "--debug")
 EPILOG: Final = (
-    "Every command: --json (one object on stdout), --quiet (errors only), --debug (tracebacks). "
+    "Every command: --json (one object on stdout; help stays text), --quiet (errors only), --debug (tracebacks). "
     "Exit codes: 0 done, 1 unexpected, 2 usage, 3 data invalid, 4 data stale, 5 leakage, 6 model refused, "
     "7 locked, 8 stopped (run again to resume)."
 )
 
 _typer = partial(typer.Typer, rich_markup_mode=None, add_completion=False, epilog=EPILOG)
-app = _typer(no_args_is_help=True, help="Volatility forecasts of crypto perpetuals, and the margins that follow.")
-data = _typer(no_args_is_help=True, help="Import market data, and check them.")
+app = _typer(help="Volatility forecasts of crypto perpetuals, and the margins that follow.")
+data = _typer(help="Import market data, and check them.")
 schedules = _typer(invoke_without_command=True)
 app.add_typer(data, name="data")
 app.add_typer(schedules, name="policy")
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (None: the process's) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Read before the rest is parsed, so that a usage error, too, is shown the way that was asked.
-    terminal = Terminal(**{flag.removeprefix("--"): flag in words for flag in FLAGS})
+    flags = {flag.removeprefix("--"): flag in words for flag in FLAGS}
+    # Help is for people: text on stdout, whatever else was asked.
+    terminal = Terminal(**flags | {"json": flags["json"] and "--help" not in words})
     words = [word for word in words if word not in FLAGS]
     # A polite kill unwinds like Ctrl-C: finished work is kept, locks and child processes end.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -70,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return terminal.run(lambda: app(words, prog_name="forecaster", standalone_mode=False, obj=terminal))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@app.callback(invoke_without_command=True)
+@data.callback(invoke_without_command=True)
+def group(context: typer.Context) -> None:
+    """Refuse to do nothing."""
+    if context.invoked_subcommand is None:
+        raise UsageError(f"name a command; see {context.command_path} --help")
 
 
 @_command("demo")

@@ -8,14 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
 import typer
 
 from features.errors import ForecasterError, Interrupted
 
-__all__ = ["Outcome", "Progress", "Result", "Terminal"]
+__all__ = ["Failure", "Outcome", "Progress", "Result", "Terminal"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # stage, done, total
 
@@ -35,6 +35,15 @@ class Outcome:
     """A result that ends with an exit code of its own: the work was done, and found something wrong."""
 
     result: Result
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ``--json`` shows of an error, under the key ``error``."""
+
+    type: str
+    message: str
     exit_code: int
 
 
@@ -103,8 +112,8 @@ class Terminal:
             traceback.print_exception(error)
         print(f"error: {message}", file=sys.stderr)  # noqa: T201
         if self.json:
-            told = {"type": type(error).__name__, "message": message, "exit_code": code}
-            print(json.dumps({"error": told}, sort_keys=True))  # noqa: T201
+            failure = Failure(type(error).__name__, message, code)
+            print(json.dumps({"error": asdict(failure)}, sort_keys=True))  # noqa: T201
         return code
 
 

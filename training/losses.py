@@ -146,11 +146,11 @@ def _tilted(error: FloatArray, level: float | FloatArray) -> FloatArray:
 
 
 def _rows(**arguments: Any) -> tuple[FloatArray, ...]:
-    arrays = {name: np.atleast_1d(np.asarray(values, dtype=np.float64)) for name, values in arguments.items()}
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in arguments.items()}
     shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
     first, *_ = arrays.values()
     if first.ndim != 1 or any(array.ndim == 0 or len(array) != len(first) for array in arrays.values()):
-        raise DataInvalid(f"shapes do not match: {shapes}; pass one row of each per forecast")
+        raise DataInvalid(f"shapes do not match: {shapes}; pass arrays with one row per forecast")
     if first.size == 0:
         raise DataInvalid(f"nothing to score: {shapes}; pass at least one row")
     for name, array in arrays.items():

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from features.errors import UsageError
 from features.schemas import TABLES, Table, nearest
+from features.store import SYMBOLS_SCHEMA
 
 __all__ = ["Names", "Schema", "schema"]
 
@@ -47,13 +48,21 @@ class Names:
 
 
 def schema(name: str | None = None) -> Schema | Names:
-    """The schema of this name, or (None) all names."""
+    """The schema of this name, or (None) all names.
+
+    ``output.COMMAND`` is what a command prints with ``--json``; where it fails, it is ``error``.
+    """
+    from forecaster.commands.outputs import FILES, OUTPUTS, json_schema
+
     makers: dict[str, Callable[[], dict[str, Any]]] = {
         "config": _config,
         "scores": _scores,
         "schedule": _schedule,
+        **{file: partial(json_schema, kind) for file, kind in FILES.items()},
         "forecasts": _forecasts,
+        "symbols": _symbols,
         **{table: partial(_table, spec) for table, spec in TABLES.items()},
+        **{f"output.{command}": partial(json_schema, kind) for command, kind in OUTPUTS.items()},
     }
     if name is None:
         return Names(tuple(makers))
@@ -84,6 +93,10 @@ def _forecasts() -> dict[str, Any]:
     from models.base import FORECAST_SCHEMA, KEY
 
     return {"table": "forecasts", "key": list(KEY), "fields": _fields(FORECAST_SCHEMA)}
+
+
+def _symbols() -> dict[str, Any]:
+    return {"table": "symbols", "key": ["symbol"], "fields": _fields(SYMBOLS_SCHEMA)}
 
 
 def _table(spec: Table) -> dict[str, Any]:

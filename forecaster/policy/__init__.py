@@ -4,9 +4,14 @@ The package is also the command: ``forecaster.policy(forecasts, store, out=...)`
 ``forecaster policy`` does.
 """
 
+from __future__ import annotations
+
 import sys
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from .comparison import compare
 from .decide import decide
@@ -17,6 +22,10 @@ from .params import Params
 from .replay import ReplayReport, replay
 from .schedule import make_schedule, schedule_schema, write_schedule
 from .types import Decision, PolicyState
+
+if TYPE_CHECKING:
+    from forecaster.commands.inputs import StoreLike
+    from forecaster.commands.schedules import Schedule
 
 __all__ = [
     "Decision",
@@ -36,22 +45,19 @@ __all__ = [
 
 
 class _Command(ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    """A package and a command share the name that both are known by."""
+
+    def __call__(
+        self,
+        forecasts: pd.DataFrame | str | Path,
+        store: StoreLike = None,
+        params: Params | str | Path | None = None,
+        out: str | Path = "schedule.jsonl",
+    ) -> Schedule:
+        """Write the parameter schedule that follows from forecasts and the market; see the command."""
         from forecaster.commands.schedules import policy
 
-        return policy(*args, **kwargs)
+        return policy(forecasts, store, params, out)
 
 
 sys.modules[__name__].__class__ = _Command
-
-
-class _Callable(ModuleType):
-    """A package and a command share the name that both are known by."""
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        from forecaster.commands.schedules import policy
-
-        return policy(*arguments, **named)
-
-
-sys.modules[__name__].__class__ = _Callable

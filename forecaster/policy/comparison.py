@@ -76,18 +76,20 @@ def compare(
 
 
 def margins_in_force(lines: Iterable[bytes]) -> pd.DataFrame:
-    """Initial margin (a fraction) in force at each ``as_of``: that of the newest effective line.
+    """Initial margin (a fraction) in force at each ``as_of``: that of the symbol's newest line effective by then.
 
     Columns ``symbol``, ``origin``, ``ensemble``, and the maintenance margin ``mm`` of that line.
     """
-    newest: dict[str, dict[str, Any]] = {}
+    recent: dict[str, list[dict[str, Any]]] = {}  # by symbol: the line in force, then those still to take effect
     table = []
     for raw in lines:
         line = json.loads(raw)
-        before = newest.get(line["symbol"], line)
-        effective = line if line["effective_at"] == line["as_of"] else before
-        table.append((line["symbol"], line["as_of"], effective["im_ppm"] / PPM, effective["mm_ppm"] / PPM))
-        newest[line["symbol"]] = line
+        symbol, now = line["symbol"], line["as_of"]
+        known = [*recent.get(symbol, ()), line]
+        effective = [at for at, candidate in enumerate(known) if candidate["effective_at"] <= now]
+        recent[symbol] = known[effective[-1] if effective else 0 :]
+        force = recent[symbol][0]
+        table.append((symbol, now, force["im_ppm"] / PPM, force["mm_ppm"] / PPM))
     frame = pd.DataFrame(table, columns=["symbol", "origin", "ensemble", "mm"])
     return frame.assign(
         origin=pd.to_datetime(frame["origin"], utc=True, format="ISO8601").astype("datetime64[us, UTC]")

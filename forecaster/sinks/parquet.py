@@ -16,14 +16,13 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from features import locking
 from features.store import TEMPORARY
 from models.base import FORECAST_SCHEMA, KEY
 from models.table import read_parquet, to_arrow, validate, write_parquet
 
 __all__ = ["Written", "read", "write"]
 
-LOCK: Final = ".lock"
-OWNER: Final = ".lock.owner"
 CONTENT: Final = [name for name in FORECAST_SCHEMA.names if name not in {*KEY, "made_at"}]
 
 

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import typer
 from filelock import FileLock
 
 from features import errors
 from features.store import Store
-from forecaster.cli import main
+from forecaster.cli import app, main
 from forecaster.commands.evaluation import Evaluated
 from forecaster.commands.schedules import policy
+from forecaster.commands.schemas import Names, schema
 from forecaster.terminal import Terminal
 
 COMMAND = Path(sys.executable).parent / "forecaster"
@@ -70,6 +73,34 @@ def test_every_command_has_help(words: list[str], invoke: Invoke) -> None:
     code, out, err = invoke(*words, "--help")
     assert (code, err) == (0, "")
     assert "--json" in out
+    assert invoke(*words, "--help", "--json") == (0, out, "")
+
+
+@pytest.mark.parametrize("group", ["forecaster", "forecaster data"])
+def test_no_command_is_answered_in_one_line(group: str, invoke: Invoke) -> None:
+    told = f"name a command; see {group} --help"
+    words = group.split()[1:]
+    assert invoke(*words) == (2, "", f"error: {told}\n")
+    code, out, err = invoke(*words, "--json")
+    assert (code, err) == (2, f"error: {told}\n")
+    assert json.loads(out)["error"]["message"] == told
+
+
+def test_every_command_has_a_schema_of_its_output() -> None:
+    def leaves(group: Any, *names: str) -> set[str]:
+        own = {".".join(names)} if group.name == "policy" else set()
+        return own.union(*(
+            leaves(command, *names, name) if hasattr(command, "commands") else {".".join([*names, name])}
+            for name, command in group.commands.items()
+        ))  # fmt: skip
+
+    assert leaves(typer.main.get_command(app), "output") == outputs()
+
+
+def outputs() -> set[str]:
+    names = schema()
+    assert isinstance(names, Names)
+    return {name for name in names.names if name.startswith("output.")}
 
 
 def test_result_is_text_json_or_nothing(store: Path, invoke: Invoke) -> None:
@@ -84,6 +115,7 @@ def test_error_is_one_json_object_too(invoke: Invoke) -> None:
     code, out, err = invoke("data", "check", "--store", "nowhere", "--json")
     assert code == 2
     assert json.loads(out)["error"] == {"type": "UsageError", "exit_code": 2, "message": err[7:-1]}
+    jsonschema.validate(json.loads(out), schema("error").to_dict())
     code, out, _ = invoke("evaluate", "--strat", "2023", "--json")
     assert code == 2
     assert "--start" in json.loads(out)["error"]["message"]
@@ -125,6 +157,8 @@ def test_every_result_is_one_json_object(
         assert (code, err) == (0, ""), words
         found = json.loads(out)
         assert isinstance(found, dict)
+        name = ".".join(["output", *map(str, words[:2])])
+        jsonschema.validate(found, schema(name if name in outputs() else f"output.{words[0]}").to_dict())
         return found
 
     monkeypatch.setenv("FORECASTER_MODEL_NAME", "shown")
@@ -250,6 +284,12 @@ def test_bad_rows_are_reported_with_exit_3(tmp_path: Path, invoke: Invoke) -> No
     )
     assert (code, err) == (3, "")
     assert f"quarantined: {file}, line 7, column date" in out
+    code, out, err = invoke(
+        "data", "import", "--from", "parquet", file, "--store", "again", "--table", "daily", "--delay", "24h", "--json"
+    )
+    assert (code, err) == (3, "")
+    jsonschema.validate(json.loads(out), schema("output.data.import").to_dict())
+    assert [row["line"] for row in json.loads(out)["quarantined"]] == [7]
 
 
 def test_sink_of_an_unknown_kind(store: Path, invoke: Invoke) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -16,13 +19,18 @@ import pytest
 
 import forecaster as fc
 from features.errors import DataInvalid, DataStale, UsageError
+from features.leak_report import Leak, LeakReport
+from features.market import Market
+from features.quality import check
 from features.schemas import TABLES
-from forecaster.commands import inputs
+from forecaster.commands import inputs, schedules
+from forecaster.commands.demonstration import Demonstration
 from forecaster.commands.evaluation import Evaluated, run
 from forecaster.commands.schedules import Schedule, policy_explain, policy_replay
 from forecaster.commands.schemas import Names, Schema, schema
-from forecaster.commands.serving import forecast, promote, train
+from forecaster.commands.serving import Forecasted, forecast, promote, train
 from forecaster.settings import Settings
+from forecaster.sinks.parquet import Written
 from models.table import read_parquet, validate
 from training.config import RunConfig
 from training.tracking import Tracking
@@ -41,6 +49,7 @@ def test_importing_the_package_costs_nothing() -> None:
 def test_names_of_the_package() -> None:
     assert all(callable(getattr(fc, name)) for name in fc.__all__)
     assert fc.policy.decide  # type: ignore[attr-defined]  # the package of that name stays one
+    assert inspect.signature(fc.policy) == inspect.signature(schedules.policy)
     with pytest.raises(AttributeError, match="backtest"):
         _ = fc.backtest  # type: ignore[attr-defined]
 
@@ -53,13 +62,13 @@ def test_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fc.read().data_sha256 == market.data_sha256
 
 
-def test_evaluation_writes_what_its_schemas_promise(evaluated: Evaluated) -> None:
+def test_evaluation_writes_what_its_schemas_promise(evaluated: Evaluated, store: Path) -> None:
     out = evaluated.out
-    written = pq.read_schema(out / "forecasts.parquet")
-    assert [{"name": f.name, "type": str(f.type)} for f in written] == [
-        {"name": f["name"], "type": f["type"]} for f in document("forecasts")["fields"]
-    ]
-    jsonschema.validate(json.loads((out / "scores.json").read_bytes()), document("scores"))
+    for name, file in (("forecasts", out / "forecasts.parquet"), ("symbols", store / "symbols.parquet")):
+        written = [{"name": f.name, "type": str(f.type)} for f in pq.read_schema(file)]
+        assert written == [{"name": f["name"], "type": f["type"]} for f in document(name)["fields"]]
+    for name, folder in (("scores", out), ("diagnostics", out), ("manifest", store)):
+        jsonschema.validate(json.loads((folder / f"{name}.json").read_bytes()), document(name))
     lines = (out / "schedule.jsonl").read_bytes().splitlines()
     for line in lines[:: len(lines) // 20]:
         jsonschema.validate(json.loads(line), document("schedule"))
@@ -195,9 +204,12 @@ def test_workers_come_from_option_file_environment_machine() -> None:
 def test_schemas(config: Path) -> None:
     names = schema()
     assert isinstance(names, Names)
-    assert names.names == ("config", "scores", "schedule", "forecasts", *TABLES)
+    files = {"config", "scores", "diagnostics", "schedule", "manifest", "error", "forecasts", "symbols", *TABLES}
+    assert {name for name in names.names if not name.startswith("output.")} == files
     for name in names.names:
         assert json.loads(document_text(name)) == document(name)
+        if "fields" not in document(name):
+            jsonschema.Draft202012Validator.check_schema(document(name))
     jsonschema.validate(tomllib.loads(config.read_text()), document("config"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"horizon": [1]}, document("config"))
@@ -206,7 +218,30 @@ def test_schemas(config: Path) -> None:
     assert {"name": "interval_hours", "type": "double", "nullable": True} in funding["fields"]
 
 
-def document(name: str) -> dict[str, list[dict[str, str]]]:
+def test_demonstration_has_the_shape_promised(evaluated: Evaluated, tmp_path: Path) -> None:
+    distance = replace(evaluated, facts={"oracle": {24: {"ensemble": 0.2, "oracle": 0.1}}})
+    assert evaluated.schedule is not None
+    forecasted = Forecasted(evaluated.evaluation.ensemble, "models:/m/1", f"parquet:{tmp_path}", Written(1, 0, 0))
+    shown = Demonstration(distance, evaluated.schedule, forecasted, 61.234).to_dict()
+    jsonschema.validate(json.loads(json.dumps(shown)), document("output.demo"))
+    jsonschema.validate(json.loads(json.dumps(evaluated.to_dict())), document("output.evaluate"))
+
+
+def test_leaks_and_findings_have_the_shape_promised(store: Path) -> None:
+    leak = Leak("prefix", "features", "har_d", "BTCUSDT", LAST, LAST, 24)
+    report = LeakReport((LAST,), {"prefix features": 7}, (leak,), "a scope").to_dict()
+    jsonschema.validate(json.loads(json.dumps(report)), document("output.leakcheck"))
+    with pytest.raises(jsonschema.ValidationError, match="more"):
+        jsonschema.validate({**report, "more": 1}, document("output.leakcheck"))
+    market = fc.read(store)
+    tables = {name: market.table(name) for name in ("bars", "funding")}
+    gap = tables["bars"]["close_time"].between("2023-03-01", "2023-03-02")
+    found = check(Market.from_tables({**tables, "bars": tables["bars"][~gap]})).to_dict()
+    assert found["findings"]
+    jsonschema.validate(json.loads(json.dumps(found)), document("output.data.check"))
+
+
+def document(name: str) -> dict[str, Any]:
     found = schema(name)
     assert isinstance(found, Schema)
     return found.to_dict()

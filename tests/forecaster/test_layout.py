@@ -1,4 +1,4 @@
-"""The house stands: folders, types, direction of imports, and nothing that may not be in it."""
+"""The layout of the repository: folders, types, direction of imports, and nothing that may not be in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True)
 
 
-def test_front_of_the_house() -> None:
+def test_expected_files_and_folders_are_there() -> None:
     files = ("pyproject.toml", "README.md", "LICENSE", "Makefile", "requirements.lock", ".ci/run")
     assert [name for name in files if not (REPOSITORY / name).is_file()] == []
     folders = (*PACKAGES, "tests", "notebooks")

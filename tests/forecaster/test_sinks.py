@@ -142,7 +142,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     assert holder.stdout is not None
     with holder.stdout:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(Locked, match=rf"process {holder.pid} since \d{{4}}-\d\d-\d\d") as refusal:
+        with pytest.raises(Locked, match=rf"process {holder.pid}, since \d{{4}}-\d\d-\d\d") as refusal:
             parquet.write(make_forecasts(), tmp_path)
         holder.kill()
         holder.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,13 +25,32 @@ def table(lines, forecasts: pd.DataFrame, market: Market, params: Params) -> pd.
     return compare(forecasts, realised(market, [24]), market, params, lines)
 
 
-def test_margin_in_force_is_the_newest_effective_line(lines: list[bytes]) -> None:
+@pytest.mark.parametrize("delay", [1, 4])
+def test_margin_in_force_is_the_newest_effective_line(
+    delay: int, forecasts: pd.DataFrame, market: Market, params: Params
+) -> None:
+    limits = replace(params.limits, loosening_delay_hours=delay)
+    lines = list(make_schedule(forecasts, market, replace(params, limits=limits)))
     frame = margins_in_force(lines)
     objects = [line for line in map(json.loads, lines) if line["symbol"] == "ETHUSDT"]
-    found = frame.loc[frame["symbol"] == "ETHUSDT", "ensemble"].tolist()
-    for line, margin in list(zip(objects, found, strict=True))[::13]:
-        force = [x for x in objects if x["seq"] <= line["seq"] and x["effective_at"] <= line["as_of"]]
-        assert margin == force[-1]["im_ppm"] / 1e6
+    found = frame.loc[frame["symbol"] == "ETHUSDT", ["ensemble", "mm"]].to_numpy().tolist()
+    waited = set()
+    for number, (line, margins) in enumerate(zip(objects, found, strict=True)):
+        force = [x for x in objects[: number + 1] if x["effective_at"] <= line["as_of"]][-1]
+        assert margins == [force["im_ppm"] / 1e6, force["mm_ppm"] / 1e6]
+        waited.add(line["seq"] - force["seq"])
+    assert max(waited) == delay * 3  # three symbols a line each, and a loosening that waited the whole delay
+
+
+def test_a_tightening_ends_the_wait_of_an_older_loosening() -> None:
+    hours = [f"2024-01-01T0{hour}:00:00Z" for hour in range(7)]
+    margins, delays = (9, 8, 7, 20, 20, 20, 20), (0, 4, 4, 0, 0, 0, 0)
+    lines = [
+        {"symbol": "A", "as_of": hours[at], "effective_at": hours[at + wait], "im_ppm": im, "mm_ppm": im}
+        for at, (im, wait) in enumerate(zip(margins, delays, strict=True))
+    ]
+    found = margins_in_force(json.dumps(line).encode() for line in lines)
+    assert (found["ensemble"] * 1e6).round().tolist() == [9, 9, 9, 20, 20, 20, 20]
 
 
 def test_scores_by_hand(table: pd.DataFrame, lines: list[bytes], market: Market) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 from features.market import Market
 from models import table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, PROBABILITIES, THRESHOLDS
-from training.assembly import Origin, assemble
+from training.assembly import Origin, _status, assemble
 from training.config import RunConfig
 from training.evaluation import Evaluation
 from training.folds import read_fold
@@ -159,6 +160,18 @@ def test_down_the_ladder_after_a_long_gap(forecasts: pd.DataFrame) -> None:
             assert rows.loc[member, [n for n in NUMBERS if n not in THRESHOLDS]].isna().all()
     second = forecasts[(forecasts["symbol"] == "ETHUSDT") & (forecasts["origin"] == at("2023-05-28 02:00"))]
     assert set(second["status"][second["model"] == ENSEMBLE]) == {"ok"}
+
+
+def test_a_young_symbol_stays_degraded_when_a_simpler_model_answers() -> None:
+    columns = {"variance": np.full((1, 2), 1e-4), "threshold_normal": np.array([[np.nan, 1e-5]])}
+    assembly = SimpleNamespace(
+        columns={ENSEMBLE: columns}, answered=np.array([[1, 1]]), ladder=(ENSEMBLE, "gjr"), horizon=1
+    )
+    nothing = np.zeros((1, 2), dtype=np.bool_)
+    origin = Origin(nothing, nothing, np.full((1, 2), "", dtype=object))
+    status, reason = _status(assembly, ENSEMBLE, 0, np.array([0, 1]), origin, live=False)
+    assert status.tolist() == ["degraded", "fallback"]
+    assert all("gjr answered" in text for text in reason)
 
 
 def test_the_ensembles_hash_is_that_of_its_members(evaluation: Evaluation, ensemble: pd.DataFrame) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import targets
-from features.errors import DataStale, Interrupted, UsageError
+from features import locking, targets
+from features.errors import DataStale, Interrupted, Locked, UsageError
 from features.market import Market
 from models import table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, KEY
@@ -251,6 +251,7 @@ def test_finished_folds_are_kept_and_foreign_or_damaged_ones_made_again(
     assert results(out) == results(quickly.out)
     assert sorted(file.name for file in (out / "folds").iterdir()) == FOLDS
     assert sorted(file.name for file in out.iterdir()) == [
+        ".lock",
         "diagnostics.json",
         "folds",
         "forecasts.parquet",
@@ -317,3 +318,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(quick: RunConfig, tmp_path: Path
     assert results(out) == results(tmp_path / "whole")
     assert (out / "folds" / "20230401T0000").stat().st_ino == first
     assert sorted(file.name for file in (out / "folds").iterdir()) == ["20230401T0000", "20230501T0000"]
+
+
+def test_two_evaluations_into_one_folder_do_not_meet(market: Market, quick: RunConfig, tmp_path: Path) -> None:
+    with locking.writing(tmp_path), pytest.raises(Locked, match=r"process \d+.* is writing .*; wait for it to end"):
+        evaluate(market, quick, start=START, end=END, out=tmp_path, jobs=1)
+    assert not (tmp_path / "folds").exists()

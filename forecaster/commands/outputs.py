@@ -1,0 +1,233 @@
+"""The JSON objects of files and of ``--json`` as types, from which ``forecaster schema`` makes their JSON Schemas.
+
+Where a result shows its own fields, its class is the type; the models here are of those that show something else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, TypeAdapter, WithJsonSchema
+
+from features.leak_report import Check
+from features.quality import Finding
+from features.sources import BadRow, Kind
+from features.store import StoredFile
+from forecaster.commands.schedules import Explanation, Schedule
+from forecaster.commands.schemas import Names
+from forecaster.commands.serving import Promoted, Trained
+from forecaster.policy.comparison import METRICS
+from forecaster.sinks.parquet import Written
+from forecaster.terminal import Failure
+from training.scorecard import scores_schema
+
+__all__ = ["FILES", "OUTPUTS", "json_schema"]
+
+_NUMBER: Final = {"type": ["number", "null"]}
+_MARGIN: Final = {
+    "type": "object",
+    "properties": {
+        "policy": {"type": "string"},
+        "symbol": {"type": "string", "description": "* is over all symbols"},
+        **dict.fromkeys(METRICS, _NUMBER),
+        "n": {"type": "integer", "minimum": 0},
+    },
+    "required": ["policy", "symbol", *METRICS],
+}
+_WEIGHTS: Final = {
+    "type": "object",
+    "description": "by member, in force from the origin on",
+    "properties": {"horizon_hours": {"type": "integer"}, "origin": {"type": "string", "format": "date-time"}},
+    "required": ["horizon_hours", "origin"],
+    "additionalProperties": _NUMBER,
+}
+
+
+class Gain(BaseModel):
+    """A model's gain over an opponent with its 90 % interval, and the symbols on which it is better."""
+
+    horizon_hours: int
+    opponent: str
+    loss: Literal["qlike", "qlike_x"]
+    gain: float | None
+    low: float | None
+    high: float | None
+    symbols_better: int
+    symbols_significant: int
+    symbols: int
+
+
+class Coverage(BaseModel):
+    """Origins with a complete target, those forecast, and those scored."""
+
+    model: str
+    horizon_hours: int
+    origins: int
+    forecast: int
+    scored: int
+
+
+class Pooled(BaseModel):
+    """Hit rates of the return quantiles and calibration error of stress, over all symbols."""
+
+    model: str
+    horizon_hours: int
+    var_hit_010: float | None
+    var_hit_050: float | None
+    ece_stress: float | None
+
+
+class Diagnostics(BaseModel):
+    """``diagnostics.json``: what a reader of an evaluation needs beside its scores."""
+
+    shock_days: dict[str, list[str]]
+    coverage: list[Coverage]
+    gains: list[Gain]
+    pooled: list[Pooled]
+    weights: list[Annotated[dict[str, Any], WithJsonSchema(_WEIGHTS)]]
+
+
+class Manifest(BaseModel):
+    """``manifest.json`` of a store: its files, in order of import."""
+
+    schema_version: Literal[1]
+    files: list[StoredFile]
+
+
+class Error(BaseModel):
+    """What any command prints in place of its result when it fails."""
+
+    error: Failure
+
+
+class Skipped(BaseModel):
+    """A file that holds nothing for the store."""
+
+    file: str
+    reason: str
+
+
+class Note(BaseModel):
+    """A file that was read but looks odd."""
+
+    file: str
+    remark: str
+
+
+class Imported(BaseModel):
+    """Files written, sound rows by table, and what was kept out."""
+
+    source: Kind
+    written: list[str]
+    rows: dict[str, int]
+    quarantined: list[BadRow]
+    skipped: list[Skipped]
+    notes: list[Note]
+
+
+class Checked(BaseModel):
+    """Findings, errors first, and the rows looked at, by table."""
+
+    errors: int
+    warnings: int
+    rows: dict[str, int]
+    findings: list[Finding]
+
+
+class Evaluated(BaseModel):
+    """Where everything lies, the mean scores over symbols, and the margins."""
+
+    forecasts: str
+    scores: str
+    report: str
+    schedule: Schedule | None
+    rows: int
+    mean_scores: list[Annotated[dict[str, Any], WithJsonSchema(scores_schema()["properties"]["scores"]["items"])]]
+    margins: list[Annotated[dict[str, Any], WithJsonSchema(_MARGIN)]]
+
+
+class Forecasted(BaseModel):
+    """The model, its newest origin, and what writing its forecasts changed in the sink."""
+
+    model_uri: str
+    origin: str
+    rows: int
+    sink: str | None
+    written: Written | None
+
+
+class Distance(BaseModel):
+    """QLIKE of the ensemble, and of the forecast that knows the true state."""
+
+    ensemble: float
+    oracle: float
+
+
+class Demonstrated(BaseModel):
+    """Everything the product does, once; ``oracle`` by horizon."""
+
+    evaluation: Evaluated
+    oracle: dict[str, Distance]
+    replay: Schedule
+    forecast: Forecasted
+    report: str
+    seconds: float
+
+
+class LeakedCell(BaseModel):
+    """The first bad cell of a column."""
+
+    check: Check
+    table: str
+    column: str
+    symbol: str
+    time: str
+    cut: str
+    horizon_hours: int | None
+    model: str | None
+
+
+class LeakChecked(BaseModel):
+    """Instants at which data were cut, cells compared by check and table, and what differed."""
+
+    clean: bool
+    cuts: list[str]
+    cells: dict[str, int]
+    scope: str
+    leaks: list[LeakedCell]
+
+
+FILES: Final[dict[str, type]] = {"diagnostics": Diagnostics, "manifest": Manifest, "error": Error}
+OUTPUTS: Final[dict[str, type]] = {
+    "demo": Demonstrated,
+    "run": Evaluated,
+    "evaluate": Evaluated,
+    "train": Trained,
+    "promote": Promoted,
+    "forecast": Forecasted,
+    "leakcheck": LeakChecked,
+    "schema": Names,
+    "data.import": Imported,
+    "data.check": Checked,
+    "policy": Schedule,
+    "policy.replay": Schedule,
+    "policy.explain": Explanation,
+}
+
+
+def json_schema(kind: type) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a type; its objects have no fields but those named."""
+    document = TypeAdapter(kind).json_schema()
+    _close(document)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+
+
+def _close(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") == "object" and "properties" in node:
+            node.setdefault("additionalProperties", False)
+        for part in node.values():
+            _close(part)
+    elif isinstance(node, list):
+        for part in node:
+            _close(part)
