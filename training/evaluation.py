@@ -203,10 +203,13 @@ def run_folds(
     calls = (delayed(run_fold)(fold, material.rows, config.members, place, key) for fold, place, key in missing)
     made = Parallel(n_jobs=min(jobs, max(len(missing), 1)), return_as="generator_unordered")(calls)
     try:
-        for _ in made:
-            done += 1
-            if progress is not None:
-                progress("folds", done, len(tasks))
+        with warnings.catch_warnings():
+            # A worker that has grown by 300 MB is replaced between two folds, with this warning.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            for _ in made:
+                done += 1
+                if progress is not None:
+                    progress("folds", done, len(tasks))
     except KeyboardInterrupt:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib's, about the folds that are given up here
