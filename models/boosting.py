@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
+from features.panel import MICROSECONDS_PER_HOUR
 from models.baselines import HAR, newest_rows
 from models.members import Member, log_targets
 
@@ -21,7 +22,6 @@ __all__ = ["LightGBM", "equal_by_symbol", "relative_levels"]
 
 Array = npt.NDArray[np.float64]
 
-MICROSECONDS_PER_HOUR = 3_600_000_000
 # Raw ladders repeat the deseasonalised ones; ages of feeds tell symbols apart and little else.
 UNUSED_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_", "age_", "log_listing_age")
 # Log variances enter as distances from the HAR's own forecast, so that a split means the same at every level.

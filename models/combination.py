@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.panel import MICROSECONDS_PER_HOUR
 from models.trailing import DAY, FOUR_WEEKS, carry_forward, refreshes, trailing_level, window
 
 __all__ = ["Combination", "combine", "level"]
@@ -72,7 +73,7 @@ def combine(
     for w, column in enumerate(at):
         past = window(int(column), horizon, WEIGHT_HOURS)
         # Thinned on the clock, so that the sample does not depend on where the history starts.
-        hours = times[past].as_unit("us").asi8 // 3_600_000_000 % WEIGHT_STEP_HOURS == 0
+        hours = times[past].as_unit("us").asi8 // MICROSECONDS_PER_HOUR % WEIGHT_STEP_HOURS == 0
         best = _simplex_weights(stack[:, :, past][:, :, hours], variance[:, past][:, hours])
         weights[w] = (1 - shrinkage) * best + shrinkage / len(members)
     present = np.isfinite(stack)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
+from features.panel import MICROSECONDS_PER_HOUR
 from models.baselines import HAR, newest_rows
 from models.boosting import (
-    MICROSECONDS_PER_HOUR,
     UNUSED_PREFIXES,
     equal_by_symbol,
     relative_levels,

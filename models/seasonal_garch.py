@@ -32,7 +32,7 @@ class SeasonalGARCH(Member):
 
     ``o = 1`` is the GJR. A symbol whose fit is not certified, or that has under 30 days, takes the median parameters of
     the others. Between fits the parameters are frozen and the variance is filtered forward bar by bar; a missing bar
-    passes at its expectation.
+    passes at its expectation. ``certified_`` tells, after ``fit``, which symbols have parameters of their own.
     """
 
     independent_rows: ClassVar[bool] = False

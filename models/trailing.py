@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["DAY", "FOUR_WEEKS", "WEEK", "carry_forward", "refreshes", "trailing_level", "window"]
+from features.panel import FIRST_MONDAY_HOUR, MICROSECONDS_PER_HOUR, WEEK
+
+__all__ = ["DAY", "FOUR_WEEKS", "carry_forward", "refreshes", "trailing_level", "window"]
 
 Array = npt.NDArray[np.float64]
 
 DAY: Final = 24
-WEEK: Final = 168
 FOUR_WEEKS: Final = 4 * WEEK
-FIRST_MONDAY_HOUR: Final = 4 * DAY
-MICROSECONDS_PER_HOUR: Final = 3_600_000_000
 
 
 def refreshes(times: pd.DatetimeIndex, every: int) -> npt.NDArray[np.int64]:
