@@ -37,8 +37,9 @@ class Calendar(Family):
         yield Column("hour", _every_symbol(panel, panel.times.hour), "hour of day of the origin", "h", 0, ("clock",))
         yield Column("weekday", _every_symbol(panel, panel.times.day_of_week), "0 = Monday", "d", 0, ("clock",))
         age = np.empty((len(panel.symbols), len(panel)))
-        for i, symbol in enumerate(panel.symbols):
-            days = (panel.times - panel.market.first_bar[symbol]) / pd.Timedelta(days=1)
+        first = panel.market.first_bar.reindex(list(panel.symbols))
+        for i, listed in enumerate(first):
+            days = (panel.times - listed) / pd.Timedelta(days=1)
             age[i] = np.log1p(np.clip(np.asarray(days, dtype=np.float64), 0, LISTING_AGE_CAP_DAYS))
         yield Column("log_listing_age", age, "ln(1 + days since the first bar), at most 730", "ln d", 0, ("symbols",))
 

@@ -1,13 +1,15 @@
 """Windowed kernels: compiled, causal, and blind to where the history starts.
 
-Every kernel maps an array of shape (n_symbols, n_hours) to one of the same shape; row order is time, hourly, without
-holes in the clock (a missing bar is NaN). Value ``[i, t]`` depends on ``x[i, :t + 1]`` only, and only on a declared
-number of hours before ``t``. Sums are formed afresh in a fixed order, never updated by adding and subtracting: a
-running sum carries the rounding of everything before it, so the same hour would have other bits after a restart.
+A kernel maps an array of shape (n_symbols, n_hours) to values of the columns from ``first`` on; columns before that are
+history, and all of them without it (``first`` = 0). Columns are hours, without holes in the clock; a missing bar is NaN.
+The value at column ``t`` depends on ``x[i, :t + 1]`` only, and only on a declared number of hours before ``t``. Nothing is
+updated by adding and subtracting: a running sum carries the rounding of everything before it, so the same hour would
+have other bits after a restart.
 
-``EWMA`` sums restart at midnight UTC: the sum at the first hour of a day is formed from ``reach`` hours, and the hours
-of that day extend it. The kernel's length therefore lies between ``reach`` and ``reach + 23`` hours, fixed by the clock
-alone, and the cost per value falls by a factor of about 24.
+Long windows are put together from days of UTC: what is left of their oldest day, the whole days between, and today so
+far. The order of the terms, and with it every bit, is fixed by the clock alone, and an hour costs a term a day instead
+of a term an hour. ``first_hour`` is the hour of day (0-23) of column 0. An exponentially weighted mean reads whole days
+before today, too.
 """
 
 from __future__ import annotations
@@ -20,119 +22,333 @@ import numpy.typing as npt
 
 __all__ = [
     "cross_mean",
+    "cross_mean_of_others",
     "cross_sd",
     "ewma",
     "ewma_reach",
     "hours_since_finite",
+    "season_ahead",
     "season_curves",
     "trailing_quantiles",
     "window_mean",
+    "window_pair",
     "window_sd",
 ]
 
+Float64Array1D = npt.NDArray[np.float64]
 Float64Array2D = npt.NDArray[np.float64]
 Float64Array3D = npt.NDArray[np.float64]
 
 HALF_LIVES_REACHED = 5
+DAY = 24
+WEEK = 168
 
 
 def ewma_reach(half_life: float) -> int:
-    """Hours that an EWMA of this half-life looks back at the least: five half-lives, 97 % of its weight."""
-    return max(math.ceil(HALF_LIVES_REACHED * half_life), 1)
+    """Hours before today that an EWMA reads: whole days, five half-lives at the least, 97 % of its weight.
+
+    With the hours of today itself, its kernel is at most 23 hours longer.
+    """
+    return max(math.ceil(HALF_LIVES_REACHED * half_life / DAY), 1) * DAY
 
 
 @numba.njit(cache=True)
-def window_mean(x: Float64Array2D, lengths: npt.NDArray[np.int64], coverage: float) -> Float64Array3D:
-    """Mean of the finite values among the last ``L`` hours, for each ``L`` of the ascending ``lengths``.
+def _day_sums(x: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D) -> None:
+    """Sum and count of the finite values from midnight up to each hour, and from each hour to the end of its day."""
+    hours = len(x)
+    for t in range(hours):
+        opens = t == 0 or (first_hour + t) % DAY == 0
+        total = 0.0 if opens else head[0, t - 1]
+        count = 0.0 if opens else head[1, t - 1]
+        here = not math.isnan(x[t])
+        head[0, t] = total + x[t] if here else total
+        head[1, t] = count + 1.0 if here else count
+    for t in range(hours - 1, -1, -1):
+        ends = t == hours - 1 or (first_hour + t) % DAY == DAY - 1
+        total = 0.0 if ends else tail[0, t + 1]
+        count = 0.0 if ends else tail[1, t + 1]
+        here = not math.isnan(x[t])
+        tail[0, t] = total + x[t] if here else total
+        tail[1, t] = count + 1.0 if here else count
 
-    Shape (n_lengths, n_symbols, n_hours). NaN where fewer than ``coverage * L`` of the hours are finite. Longer windows
-    continue the sum of shorter ones, so all lengths cost as much as the longest.
+
+@numba.njit(cache=True)
+def window_mean(
+    x: Float64Array2D, lengths: npt.NDArray[np.int64], coverage: float, first_hour: int, first: int = 0
+) -> Float64Array3D:
+    """Mean of the finite values among the last ``L`` hours, for each ``L`` of ``lengths``.
+
+    Shape (n_lengths, n_symbols, n_hours - first). NaN where fewer than ``coverage * L`` of the hours are finite.
     """
     n, hours = x.shape
-    out = np.full((len(lengths), n, hours), np.nan)
+    out = np.full((len(lengths), n, hours - first), np.nan)
+    head = np.empty((2, hours))
+    tail = np.empty((2, hours))
     for i in range(n):
-        for t in range(hours):
-            total = 0.0
-            count = 0
-            back = 0
-            for j in range(len(lengths)):
-                stop = min(lengths[j], t + 1)
-                while back < stop:
-                    value = x[i, t - back]
-                    if not math.isnan(value):
-                        total += value
-                        count += 1
-                    back += 1
-                if count >= coverage * lengths[j] and count > 0:
-                    out[j, i, t] = total / count
+        _day_sums(x[i], first_hour, head, tail)
+        for j in range(len(lengths)):
+            length = lengths[j]
+            for t in range(first, hours):
+                start = t - length + 1
+                midnight = t - (first_hour + t) % DAY
+                total = 0.0
+                count = 0.0
+                if start >= midnight:
+                    for s in range(max(start, 0), t + 1):
+                        if not math.isnan(x[i, s]):
+                            total += x[i, s]
+                            count += 1.0
+                else:
+                    ends = start + DAY - 1 - (first_hour + start) % DAY
+                    if ends >= 0:
+                        total = tail[0, max(start, 0)]
+                        count = tail[1, max(start, 0)]
+                    for last in range(ends + DAY, midnight, DAY):
+                        if last >= 0:
+                            total += head[0, last]
+                            count += head[1, last]
+                    total += head[0, t]
+                    count += head[1, t]
+                if count >= coverage * length and count > 0:
+                    out[j, i, t - first] = total / count
     return out
 
 
 @numba.njit(cache=True)
-def window_sd(x: Float64Array2D, length: int, coverage: float) -> Float64Array2D:
-    """Standard deviation (ddof 1) of the finite values among the last ``length`` hours; NaN as in ``window_mean``."""
+def _joined(a: Float64Array1D, b: Float64Array1D) -> None:
+    """Add the moments ``b`` to ``a``: count, means of x and y, sums of squares and of products about the means.
+
+    Chan, Golub and LeVeque (1983), The American Statistician 37; exact for constant data.
+    """
+    if b[0] == 0.0:
+        return
+    if a[0] == 0.0:
+        a[:] = b
+        return
+    count = a[0] + b[0]
+    dx = b[1] - a[1]
+    dy = b[2] - a[2]
+    share = b[0] / count
+    weight = a[0] * share
+    a[3] += b[3] + dx * dx * weight
+    a[4] += b[4] + dy * dy * weight
+    a[5] += b[5] + dx * dy * weight
+    a[1] += dx * share
+    a[2] += dy * share
+    a[0] = count
+
+
+@numba.njit(cache=True)
+def _added(a: Float64Array1D, x: float, y: float) -> None:
+    """Add one pair to the moments ``a`` (Welford 1962, Technometrics 4)."""
+    a[0] += 1.0
+    dx = x - a[1]
+    dy = y - a[2]
+    a[1] += dx / a[0]
+    a[2] += dy / a[0]
+    a[3] += dx * (x - a[1])
+    a[4] += dy * (y - a[2])
+    a[5] += dx * (y - a[2])
+
+
+@numba.njit(cache=True)
+def _day_moments(
+    x: Float64Array1D, y: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D
+) -> None:
+    """Moments of the pairs from midnight up to each hour, and from each hour to the end of its day, (n_hours, 6)."""
+    hours = len(x)
+    moments = np.zeros(6)
+    for t in range(hours):
+        if (first_hour + t) % DAY == 0:
+            moments[:] = 0.0
+        if not (math.isnan(x[t]) or math.isnan(y[t])):
+            _added(moments, x[t], y[t])
+        head[t] = moments
+    moments[:] = 0.0
+    for t in range(hours - 1, -1, -1):
+        if (first_hour + t) % DAY == DAY - 1:
+            moments[:] = 0.0
+        if not (math.isnan(x[t]) or math.isnan(y[t])):
+            _added(moments, x[t], y[t])
+        tail[t] = moments
+
+
+@numba.njit(cache=True)
+def window_pair(
+    x: Float64Array2D, y: Float64Array2D, length: int, coverage: float, first_hour: int, first: int = 0
+) -> Float64Array3D:
+    """Means, variances and covariance (ddof 0) of the pairs, both finite, among the last ``length`` hours.
+
+    Shape (5, n_symbols, n_hours - first): mean of x, mean of y, variance of x, variance of y, covariance. NaN where fewer
+    than ``coverage * length`` pairs, or fewer than two, are there.
+    """
     n, hours = x.shape
-    out = np.full((n, hours), np.nan)
+    out = np.full((5, n, hours - first), np.nan)
+    head = np.empty((hours, 6))
+    tail = np.empty((hours, 6))
+    total = np.empty(6)
     for i in range(n):
-        for t in range(hours):
-            first = max(t - length + 1, 0)
-            total = 0.0
-            count = 0
-            for s in range(first, t + 1):
-                if not math.isnan(x[i, s]):
-                    total += x[i, s]
-                    count += 1
-            if count >= coverage * length and count > 1:
-                mean = total / count
-                squares = 0.0
-                for s in range(first, t + 1):
-                    if not math.isnan(x[i, s]):
-                        squares += (x[i, s] - mean) ** 2
-                out[i, t] = math.sqrt(squares / (count - 1))
+        _day_moments(x[i], y[i], first_hour, head, tail)
+        for t in range(first, hours):
+            start = t - length + 1
+            midnight = t - (first_hour + t) % DAY
+            total[:] = 0.0
+            if start >= midnight:
+                for s in range(max(start, 0), t + 1):
+                    if not (math.isnan(x[i, s]) or math.isnan(y[i, s])):
+                        _added(total, x[i, s], y[i, s])
+            else:
+                ends = start + DAY - 1 - (first_hour + start) % DAY
+                if ends >= 0:
+                    total[:] = tail[max(start, 0)]
+                for last in range(ends + DAY, midnight, DAY):
+                    if last >= 0:
+                        _joined(total, head[last])
+                _joined(total, head[t])
+            if total[0] >= coverage * length and total[0] > 1.0:
+                out[0, i, t - first] = total[1]
+                out[1, i, t - first] = total[2]
+                out[2, i, t - first] = total[3] / total[0]
+                out[3, i, t - first] = total[4] / total[0]
+                out[4, i, t - first] = total[5] / total[0]
     return out
 
 
 @numba.njit(cache=True)
-def ewma(x: Float64Array2D, half_life: float, reach: int, first_hour: int) -> Float64Array2D:
-    """Exponentially weighted mean of the finite values, truncated as the module says.
+def window_sd(x: Float64Array2D, length: int, coverage: float, first_hour: int, first: int = 0) -> Float64Array2D:
+    """Standard deviation (ddof 1) of the finite values among the last ``length`` hours.
 
-    ``first_hour``: hour of day (0-23) at which column 0 stands. NaN where the values present carry less than half of the
-    weight that a full kernel of ``reach`` hours has.
+    NaN where fewer than ``coverage * length`` values, or fewer than two, are there.
     """
     n, hours = x.shape
-    out = np.full((n, hours), np.nan)
+    out = np.full((n, hours - first), np.nan)
+    head = np.empty((hours, 3))
+    tail = np.empty((hours, 3))
+    for i in range(n):
+        _day_spreads(x[i], first_hour, head, tail)
+        for t in range(first, hours):
+            start = t - length + 1
+            midnight = t - (first_hour + t) % DAY
+            total = (0.0, 0.0, 0.0)
+            if start >= midnight:
+                for s in range(max(start, 0), t + 1):
+                    total = _spread_added(total, x[i, s])
+            else:
+                ends = start + DAY - 1 - (first_hour + start) % DAY
+                if ends >= 0:
+                    oldest = tail[max(start, 0)]
+                    total = (oldest[0], oldest[1], oldest[2])
+                for last in range(ends + DAY, midnight, DAY):
+                    if last >= 0:
+                        total = _spread_joined(total, head[last])
+                total = _spread_joined(total, head[t])
+            if total[0] >= coverage * length and total[0] > 1.0:
+                out[i, t - first] = math.sqrt(total[2] / (total[0] - 1.0))
+    return out
+
+
+@numba.njit(cache=True)
+def _spread_added(a: tuple[float, float, float], x: float) -> tuple[float, float, float]:
+    """Count, mean and sum of squares about it, one value more (Welford 1962, Technometrics 4); NaN is none."""
+    if math.isnan(x):
+        return a
+    count = a[0] + 1.0
+    step = x - a[1]
+    mean = a[1] + step / count
+    return count, mean, a[2] + step * (x - mean)
+
+
+@numba.njit(cache=True)
+def _spread_joined(a: tuple[float, float, float], b: Float64Array1D) -> tuple[float, float, float]:
+    """Count, mean and sum of squares of both together, as in ``_joined``."""
+    if b[0] == 0.0:
+        return a
+    if a[0] == 0.0:
+        return b[0], b[1], b[2]
+    count = a[0] + b[0]
+    step = b[1] - a[1]
+    share = b[0] / count
+    return count, a[1] + step * share, a[2] + b[2] + step * step * (a[0] * share)
+
+
+@numba.njit(cache=True)
+def _day_spreads(x: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D) -> None:
+    """Count, mean and sum of squares, from midnight to each hour and from each hour to the end of its day."""
+    hours = len(x)
+    total = (0.0, 0.0, 0.0)
+    for t in range(hours):
+        if (first_hour + t) % DAY == 0:
+            total = (0.0, 0.0, 0.0)
+        total = _spread_added(total, x[t])
+        head[t, 0], head[t, 1], head[t, 2] = total
+    total = (0.0, 0.0, 0.0)
+    for t in range(hours - 1, -1, -1):
+        if (first_hour + t) % DAY == DAY - 1:
+            total = (0.0, 0.0, 0.0)
+        total = _spread_added(total, x[t])
+        tail[t, 0], tail[t, 1], tail[t, 2] = total
+
+
+@numba.njit(cache=True)
+def ewma(x: Float64Array2D, half_life: float, first_hour: int, first: int = 0) -> Float64Array2D:
+    """Exponentially weighted mean of the finite values of today and of ``ewma_reach(half_life)`` hours before today.
+
+    NaN where the values present carry less than half of the weight that a full kernel of that reach has.
+    """
+    n, hours = x.shape
+    out = np.full((n, hours - first), np.nan)
     decay = 0.5 ** (1.0 / half_life)
-    full = (1.0 - decay**reach) / (1.0 - decay)
+    daily = decay**DAY
+    days = max(math.ceil(HALF_LIVES_REACHED * half_life / DAY), 1)
+    full = (1.0 - decay ** (days * DAY)) / (1.0 - decay)
+    # Weighted sums of each day as of its last hour.
+    past = (first_hour + hours - 1) // DAY + 1
+    totals = np.zeros((2, past))
     for i in range(n):
         total = 0.0
         weight = 0.0
         for t in range(hours):
-            start = t
-            if t == 0 or (first_hour + t) % 24 == 0:
+            if (first_hour + t) % DAY == 0:
                 total = 0.0
                 weight = 0.0
-                start = max(t - reach + 1, 0)
-            for s in range(start, t + 1):
-                total *= decay
-                weight *= decay
-                if not math.isnan(x[i, s]):
-                    total += x[i, s]
-                    weight += 1.0
-            if weight >= 0.5 * full:
-                out[i, t] = total / weight
+            total *= decay
+            weight *= decay
+            if not math.isnan(x[i, t]):
+                total += x[i, t]
+                weight += 1.0
+            totals[0, (first_hour + t) // DAY] = total
+            totals[1, (first_hour + t) // DAY] = weight
+        total = 0.0
+        weight = 0.0
+        for t in range(max(first - (first_hour + first) % DAY, 0), hours):
+            if (first_hour + t) % DAY == 0:
+                today = (first_hour + t) // DAY
+                total = 0.0
+                weight = 0.0
+                for d in range(max(today - days, 0), today):
+                    total = total * daily + totals[0, d]
+                    weight = weight * daily + totals[1, d]
+            total *= decay
+            weight *= decay
+            if not math.isnan(x[i, t]):
+                total += x[i, t]
+                weight += 1.0
+            if t >= first and weight >= 0.5 * full:
+                out[i, t - first] = total / weight
     return out
 
 
 @numba.njit(cache=True)
-def hours_since_finite(x: Float64Array2D, cap: int) -> Float64Array2D:
+def hours_since_finite(x: Float64Array2D, cap: int, first: int = 0) -> Float64Array2D:
     """Hours since the last finite value, ``cap`` where there was none within ``cap`` hours."""
     n, hours = x.shape
-    out = np.empty((n, hours))
+    out = np.empty((n, hours - first))
     for i in range(n):
         age = cap
         for t in range(hours):
             age = 0 if not math.isnan(x[i, t]) else min(age + 1, cap)
-            out[i, t] = age
+            if t >= first:
+                out[i, t - first] = age
     return out
 
 
@@ -176,6 +392,45 @@ def cross_sd(x: Float64Array2D) -> npt.NDArray[np.float64]:
 
 
 @numba.njit(cache=True)
+def cross_mean_of_others(x: Float64Array2D) -> Float64Array2D:
+    """Mean over the *other* symbols that are finite at each hour, shape (n_symbols, n_hours), as in ``cross_mean``.
+
+    Each symbol's own sum over the others, not total minus own: a difference has other bits when a symbol is added.
+    """
+    n, hours = x.shape
+    out = np.full((n, hours), np.nan)
+    for i in range(n):
+        for t in range(hours):
+            total = 0.0
+            count = 0
+            for j in range(n):
+                if j != i and not math.isnan(x[j, t]):
+                    total += x[j, t]
+                    count += 1
+            if count > 0:
+                out[i, t] = total / count
+    return out
+
+
+@numba.njit(cache=True)
+def season_ahead(curves: Float64Array3D, horizon: int) -> Float64Array3D:
+    """Sum of the seasonal factors ``exp(curve)`` over the ``horizon`` hours after each hour of week: like ``curves``."""
+    weeks, n, _ = curves.shape
+    out = np.empty((weeks, n, WEEK))
+    levels = np.empty(WEEK)
+    for w in range(weeks):
+        for i in range(n):
+            for k in range(WEEK):
+                levels[k] = math.exp(curves[w, i, k])
+            for k in range(WEEK):
+                total = 0.0
+                for ahead in range(1, horizon + 1):
+                    total += levels[(k + ahead) % WEEK]
+                out[w, i, k] = total
+    return out
+
+
+@numba.njit(cache=True)
 def season_curves(
     log_v: Float64Array2D, refresh: npt.NDArray[np.int64], first_slot: int, length: int, shrinkage: float
 ) -> Float64Array3D:
@@ -193,11 +448,13 @@ def season_curves(
         sums = np.zeros((n, 168))
         counts = np.zeros((n, 168))
         for i in range(n):
-            for t in range(max(refresh[w] - length, 0), refresh[w]):
+            begin = max(refresh[w] - length, 0)
+            slot = (first_slot + begin) % WEEK
+            for t in range(begin, refresh[w]):
                 if not math.isnan(log_v[i, t]):
-                    slot = (first_slot + t) % 168
                     sums[i, slot] += log_v[i, t]
                     counts[i, slot] += 1.0
+                slot = slot + 1 if slot < WEEK - 1 else 0
         pool_sum = np.zeros(168)
         pool_count = np.zeros(168)
         deviation = np.zeros((n, 168))

@@ -81,26 +81,11 @@ class Market:
         other._cache = {}
         return other
 
-    def extended(self, rows: Mapping[str, pd.DataFrame]) -> Market:
-        """This view's rows and new ones, in memory; known symbols keep their first bar, new ones get theirs.
-
-        What the view hides stays hidden, also from the new market. ``DataInvalid`` names a row that breaks its
-        table or repeats a key.
-        """
-        new = Market.from_tables(rows)
-        tables = {}
-        for name, spec in TABLES.items():
-            parts = [part for part in (self.table(name), new.table(name)) if len(part)]
-            if not parts:
-                continue
-            joined = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-            repeated = joined.duplicated(list(spec.identity))
-            if repeated.any():
-                key = joined.loc[repeated, list(spec.identity)].iloc[0].astype(str).to_dict()
-                raise DataInvalid(f"table {name!r}: the row {key} is known already; pass only new rows")
-            tables[name] = joined.sort_values(list(spec.identity), kind="stable", ignore_index=True)
-        first = self.first_bar.combine_first(new.first_bar).rename_axis("symbol").rename("first_bar")
-        return Market(None, tables, first.reset_index())
+    def with_symbols(self, symbols: pd.DataFrame) -> Market:
+        """The same market with another list of symbols and their first bars (``symbol, first_bar``)."""
+        other = self._view(self.asof, self._since)
+        other._symbols = symbols
+        return other
 
     def as_of(self, t: Instant) -> Market:
         """The view that holds only rows with ``available_at <= t``; ``LookAhead`` if this view is older."""
@@ -129,6 +114,12 @@ class Market:
     def symbols(self) -> tuple[str, ...]:
         """Symbols with an hourly bar in the view, sorted."""
         return tuple(sorted(self.table("bars", "1h")["symbol"].unique()))
+
+    @property
+    def mentioned(self) -> tuple[str, ...]:
+        """Symbols with any row in the view, sorted: some have funding or a spot market before their first bar."""
+        held = [name for name, spec in TABLES.items() if "symbol" in spec.columns]
+        return tuple(sorted({symbol for name in held for symbol in self.table(name)["symbol"].unique()}))
 
     @property
     def first_bar(self) -> pd.Series:

@@ -14,7 +14,7 @@ import numpy as np
 from features import kernels
 from features.family import Column, Family
 from features.measures import VARIANCE_FLOOR
-from features.panel import Array, Panel, shift
+from features.panel import Array, Panel
 
 __all__ = ["EWMA_HALF_LIVES", "HAR_HOURS", "Ladder", "Path"]
 
@@ -85,7 +85,7 @@ class Path(Family):
         size = np.log(r**2 + 1e-9) - _log(panel.ewma(panel.deseasonalised, 24))
         yield Column("log_rsq_excess_1h", size, "ln(r^2/S + 1e-9) - ln ew_24h(v/S)", "ln variance", 143)
         # Clipped like the variance: one crash hour must not rule a trend for weeks.
-        bound = 3.0 * np.sqrt(shift(panel.ewma(panel.deseasonalised, 24), 1))
+        bound = 3.0 * np.sqrt(panel.shift(panel.ewma(panel.deseasonalised, 24), 1))
         clipped = np.clip(r, -bound, bound)
         for half_life in PATH_HALF_LIVES:
             scale = np.sqrt(panel.ewma(clipped**2, half_life))

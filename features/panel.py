@@ -3,6 +3,9 @@
 A ``Panel`` holds arrays of shape (n_symbols, n_hours) on a complete hourly grid; a missing bar is NaN. It is made from a
 ``Market`` (or from a point-in-time view of one) and computes what several features share exactly once. Nothing in it
 depends on how far back the grid reaches beyond ``LOOKBACK_HOURS``.
+
+With a ``Tape`` a panel continues the one before it: its arrays hold only the new hours, and whatever looks back (``shift``,
+``mean``, ``sd``, ``pair``, ``ewma``, ``age``, ``windowed``, ``as_of``, ``common``, the season) finds its past on the tape.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from features import kernels
 from features.errors import DataInvalid
 from features.market import Market
 from features.measures import bar_variance_floor, garman_klass, sum_inside_hours
+from features.schemas import TABLES
+from features.tape import Known, Tape
 
-__all__ = ["LOOKBACK_HOURS", "Array", "Panel", "Proxy"]
+__all__ = ["LOOKBACK_HOURS", "Array", "Panel", "Proxy", "shift"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Proxy: TypeAlias = Literal["garman_klass", "squared_returns"]
 
+DAY: Final = 24
 WEEK: Final = 168
 SEASON_WEEKS: Final = 104
 SEASON_HOURS: Final = SEASON_WEEKS * WEEK
@@ -37,42 +43,44 @@ LONGEST_KERNEL_HOURS: Final = kernels.ewma_reach(720) + 24
 LOOKBACK_HOURS: Final = LONGEST_KERNEL_HOURS + WEEK + SEASON_HOURS + CAP_HOURS + 1
 FEED_AGE_CAP_HOURS: Final = 720
 MICROSECONDS_PER_HOUR: Final = 3_600_000_000
+CLOCKS: Final = tuple(dict.fromkeys(spec.clock for spec in TABLES.values()))
 FIRST_MONDAY_HOUR: Final = 4 * 24  # 1970-01-05, in hours since the epoch
 
 
 class Panel:
     """Wide hourly arrays of one market; see the module.
 
-    Attributes: ``times`` (DatetimeIndex, bar closes), ``symbols``, ``proxy``; arrays are (n_symbols, n_hours).
+    Attributes: ``times`` (DatetimeIndex, bar closes), ``symbols``, ``proxy``; arrays are (n_symbols, n_hours). With a
+    ``tape`` that holds a past, the hours are those after it, up to ``market``'s newest hourly bar.
     Raises ``DataInvalid`` where the market has no hourly bar at all, or none fine enough for ``squared_returns``.
     """
 
-    def __init__(self, market: Market, proxy: Proxy = "garman_klass") -> None:
+    def __init__(self, market: Market, proxy: Proxy = "garman_klass", tape: Tape | None = None) -> None:
         self.market = market
         self.proxy: Proxy = proxy
+        self._tape = tape if tape is not None else Tape()
         bars = _in_time(market.bars("1h"))
         if bars.empty:
             raise DataInvalid(
                 "the store holds no 1h bars that were known at their close; import some with `forecaster data import`"
             )
-        self.symbols: tuple[str, ...] = tuple(market.symbols)
         closes = pd.DatetimeIndex(bars.index.get_level_values("close_time"))
-        self.times = pd.date_range(closes.min(), closes.max(), freq="h", unit="us")
+        begin = closes.min() if self._tape.end is None else self._tape.end + pd.Timedelta(hours=1)
+        # A symbol's other feeds may begin before its first bar, and its first row reads them.
+        mentioned = () if tape is None else market.mentioned
+        self.symbols: tuple[str, ...] = tuple(sorted({*self._tape.symbols, *market.symbols, *mentioned}))
+        self.times = pd.date_range(begin, closes.max(), freq="h", unit="us")
+        self._tape.step(self.symbols, self.times[-1])
+        self._clock = self.times.as_unit("us").asi8
         self._tables: dict[str, dict[str, Array]] = {"bars": self._widen(bars)}
 
     def __len__(self) -> int:
         return len(self.times)
 
-    @property
-    def first_hour(self) -> int:
-        """Hour of day (0-23) of the first column's close."""
-        return int(self.times[0].hour)
-
     @cached_property
     def slots(self) -> npt.NDArray[np.int64]:
         """Hour of week (0 = Monday 00:00-01:00 UTC) that the bar of each column covers, shape (n_hours,)."""
-        opens = self.times - pd.Timedelta(hours=1)
-        return np.asarray(opens.day_of_week * 24 + opens.hour, dtype=np.int64)
+        return np.asarray((self._clock // MICROSECONDS_PER_HOUR - FIRST_MONDAY_HOUR - 1) % WEEK, dtype=np.int64)
 
     # -- tables on the grid ------------------------------------------------------------------------------------------
 
@@ -109,25 +117,45 @@ class Panel:
     def as_of(self, frame: pd.DataFrame, values: dict[str, str], life_hours: int) -> dict[str, Array]:
         """The newest row known at each hour, per symbol, joined backward on ``available_at``.
 
-        ``frame``: flat, with ``symbol`` and ``available_at``; ``values`` maps the name of an output to a column. A row
-        older than ``life_hours`` is not carried: the outputs are NaN there. ``age`` (hours since that row became known)
+        ``frame``: flat, with ``symbol``, ``available_at`` and its table's clock; ``values`` maps the name of an output to a
+        column. Newest is by the clock: an old row that arrives late does not replace a newer one. A row that became known
+        more than ``life_hours`` ago is not carried: the outputs are NaN there. ``age`` (hours since the row became known)
         is added, capped at 720, and 720 where there is none.
         """
-        out = {name: np.full((len(self.symbols), len(self)), np.nan) for name in values}
-        out["age"] = np.full((len(self.symbols), len(self)), float(FEED_AGE_CAP_HOURS))
-        clock = self.times.asi8
-        for i, symbol in enumerate(self.symbols):
-            rows = frame.loc[frame["symbol"] == symbol].sort_values("available_at", kind="stable")
-            if rows.empty:
+        rows = pd.Index(self.symbols).get_indexer(pd.Index(frame["symbol"]))
+        return self._newest(frame, rows, self.symbols, values, life_hours)
+
+    def common(self, frame: pd.DataFrame, values: dict[str, str], life_hours: int) -> dict[str, Array]:
+        """``as_of`` of rows that speak of every symbol alike, such as those of one index of implied volatility."""
+        out = self._newest(frame, np.zeros(len(frame), dtype=np.int64), ("",), values, life_hours)
+        return {name: np.repeat(x, len(self.symbols), axis=0) for name, x in out.items()}
+
+    def _newest(
+        self,
+        frame: pd.DataFrame,
+        rows: npt.NDArray[np.int64],
+        entities: tuple[str, ...],
+        values: dict[str, str],
+        life_hours: int,
+    ) -> dict[str, Array]:
+        past = self._tape.known("as_of " + " ".join(values))
+        out = {name: np.full((len(entities), len(self)), np.nan) for name in values}
+        out["age"] = np.full((len(entities), len(self)), float(FEED_AGE_CAP_HOURS))
+        arrived = _arrivals(frame, list(values.values()))
+        for i, entity in enumerate(entities):
+            known = _in_order(past.get(entity), arrived, np.flatnonzero(rows == i))
+            if not len(known.available):
                 continue
-            known = pd.DatetimeIndex(rows["available_at"]).as_unit("us").asi8
-            newest = np.searchsorted(known, clock, side="right") - 1
+            newest = np.searchsorted(known.available, self._clock, side="right") - 1
             seen = newest >= 0
-            age = (clock[seen] - known[newest[seen]]) / MICROSECONDS_PER_HOUR
+            age = (self._clock[seen] - known.available[newest[seen]]) / MICROSECONDS_PER_HOUR
             fresh = np.flatnonzero(seen)[age <= life_hours]
-            for name, column in values.items():
-                out[name][i, fresh] = rows[column].to_numpy(np.float64)[newest[fresh]]
+            for j, name in enumerate(values):
+                out[name][i, fresh] = known.values[newest[fresh], j]
             out["age"][i, seen] = np.minimum(age, FEED_AGE_CAP_HOURS)
+            if seen[-1]:
+                last = slice(newest[-1], newest[-1] + 1)
+                past[entity] = Known(known.available[last], known.clock[last], known.values[last])
         return out
 
     # -- shared series -----------------------------------------------------------------------------------------------
@@ -140,14 +168,18 @@ class Panel:
     @cached_property
     def log_return(self) -> Array:
         """Natural log return over the bar; NaN where this bar or the one before is missing."""
-        return np.log(self.close / shift(self.close, 1))
+        return np.log(self.close / self._close_before)
+
+    @cached_property
+    def _close_before(self) -> Array:
+        return self.shift(self.close, 1)
 
     @cached_property
     def variance(self) -> Array:
         """Bar variance under the run's proxy, uncapped: what targets are made of."""
         if self.proxy == "squared_returns":
             return self.inside_hours("squared_returns")
-        return garman_klass(self.field("open"), self.field("high"), self.field("low"), self.close, shift(self.close, 1))
+        return garman_klass(self.field("open"), self.field("high"), self.field("low"), self.close, self._close_before)
 
     def inside_hours(self, measure: str) -> Array:
         """A measure summed over the bars of 15 minutes inside each hour; NaN unless all of them exist."""
@@ -157,7 +189,7 @@ class Panel:
                 for name, series in sum_inside_hours(_in_time(self.market.bars("15m")), bars_per_hour=4).items()
             }
         values = self._tables["15m"][measure]
-        if self.proxy == "squared_returns" and np.isnan(values).all():
+        if self.proxy == "squared_returns" and np.isnan(values).all() and self._tape.is_new:
             raise DataInvalid(
                 "proxy 'squared_returns' needs bars of 15 minutes, and the store holds none; import them or set "
                 'proxy = "garman_klass"'
@@ -179,65 +211,97 @@ class Panel:
 
         A crash bar otherwise rules every window that contains it for weeks. Targets are never capped.
         """
-        before = shift(self.mean(self.variance, (CAP_HOURS,), coverage=0.5)[0], 1)
+        before = self.shift(self.mean(self.variance, (CAP_HOURS,), coverage=0.5)[0], 1)
         return np.maximum(np.fmin(self.variance, CAP_MULTIPLE * before), bar_variance_floor(self.variance))
 
     @cached_property
     def _season(self) -> tuple[Array, npt.NDArray[np.int64]]:
-        """Weekly season curves (n_weeks, n_symbols, 168), and for each column the curve known at its close."""
-        hours = self.times.asi8 // MICROSECONDS_PER_HOUR - FIRST_MONDAY_HOUR
+        """Weekly season curves (n_weeks, n_symbols, 168), and for each column, and the one before, the curve at its close.
+
+        A curve is refreshed on Monday 00:00 UTC from the two years before; the bar that closes then is the last it reads.
+        """
+        log_variance = np.log(self.capped_variance)
+        joined, first = self._tape.extend("season", log_variance, SEASON_HOURS + WEEK + 1)
+        newest = self._clock[0] // MICROSECONDS_PER_HOUR - FIRST_MONDAY_HOUR
+        hours = np.arange(newest - 1, newest + len(self))
         weeks = hours // WEEK
         mondays = np.arange(weeks[0], weeks[-1] + 1) * WEEK
-        # A bar that closes on Monday 00:00 is known then, so it is the last one the new curve reads.
-        refresh = np.searchsorted(hours, mondays, side="right").astype(np.int64)
-        curves = kernels.season_curves(
-            np.log(self.capped_variance), refresh, int(self.slots[0]), SEASON_HOURS, SEASON_SHRINKAGE
-        )
+        oldest = newest - first  # hour of the first joined column
+        refresh = np.clip(mondays - oldest + 1, 0, joined.shape[1])
+        curves = kernels.season_curves(joined, refresh, int((oldest - 1) % WEEK), SEASON_HOURS, SEASON_SHRINKAGE)
         return curves, weeks - weeks[0]
 
     @cached_property
     def log_season(self) -> Array:
         """Log seasonal factor of each hour's bar, by the curve known before that bar opened."""
         curves, week = self._season
-        at_open = np.concatenate([week[:1], week[:-1]])
-        return np.ascontiguousarray(curves[at_open, :, self.slots].T)
+        return np.ascontiguousarray(curves[week[:-1], :, self.slots].T)
 
     def log_season_ahead(self, horizon: int) -> Array:
         """``ln sum_j S(origin + j)`` over the ``horizon`` hours after each origin, by the curve known at the origin."""
         curves, week = self._season
-        levels = np.exp(curves)
-        total = np.zeros((len(self.symbols), len(self)))
-        for ahead in range(1, horizon + 1):
-            total += levels[week, :, (self.slots + ahead) % WEEK].T
-        return np.log(total)
+        ahead = np.log(kernels.season_ahead(curves, horizon))
+        return np.ascontiguousarray(ahead[week[1:], :, self.slots].T)
 
     @cached_property
     def deseasonalised(self) -> Array:
         """Capped bar variance over its seasonal factor."""
         return self.capped_variance / np.exp(self.log_season)
 
-    # -- kernels -----------------------------------------------------------------------------------------------------
+    # -- what looks back ---------------------------------------------------------------------------------------------
+
+    def shift(self, x: Array, hours: int) -> Array:
+        """``x`` as it stood ``hours`` earlier; NaN before the first column."""
+        joined, first = self._tape.extend(f"shift {hours}", x, hours + 1)
+        return np.ascontiguousarray(shift(joined, hours)[:, first:])
 
     def mean(self, x: Array, lengths: tuple[int, ...], coverage: float = 0.8) -> Array:
         """Means over the last ``lengths`` hours, shape (n_lengths, n_symbols, n_hours)."""
-        return kernels.window_mean(np.ascontiguousarray(x), np.array(lengths, dtype=np.int64), coverage)
+        joined, first = self._tape.extend(f"mean {lengths}", x, max(lengths))
+        return kernels.window_mean(joined, np.array(lengths, dtype=np.int64), coverage, self._hour(first), first)
 
     def sd(self, x: Array, length: int, coverage: float = 0.8) -> Array:
         """Standard deviation over the last ``length`` hours."""
-        return kernels.window_sd(np.ascontiguousarray(x), length, coverage)
+        joined, first = self._tape.extend(f"sd {length}", x, length)
+        return kernels.window_sd(joined, length, coverage, self._hour(first), first)
+
+    def pair(self, x: Array, y: Array, length: int, coverage: float = 0.8) -> Array:
+        """Means of x and y, their variances and covariance over the last ``length`` hours: (5, n_symbols, n_hours)."""
+        a, first = self._tape.extend(f"pair {length}", x, length)
+        b, _ = self._tape.extend(f"pair {length}", y, length)
+        return kernels.window_pair(a, b, length, coverage, self._hour(first), first)
 
     def ewma(self, x: Array, half_life: float) -> Array:
         """Exponentially weighted mean with this half-life in hours."""
-        reach = kernels.ewma_reach(half_life)
-        return kernels.ewma(np.ascontiguousarray(x), half_life, reach, self.first_hour)
+        joined, first = self._tape.extend(f"ewma {half_life}", x, kernels.ewma_reach(half_life) + DAY)
+        return kernels.ewma(joined, half_life, self._hour(first), first)
 
     def age(self, x: Array) -> Array:
         """Hours since ``x`` was last present, at most 720."""
-        return kernels.hours_since_finite(np.ascontiguousarray(x), FEED_AGE_CAP_HOURS)
+        joined, first = self._tape.extend("age", x, FEED_AGE_CAP_HOURS + 1)
+        return kernels.hours_since_finite(joined, FEED_AGE_CAP_HOURS, first)
+
+    def windowed(
+        self,
+        kernel: Callable[..., Array],
+        reach: int,
+        inputs: tuple[Array, ...],
+        parameters: tuple[float | int, ...] = (),
+    ) -> Array:
+        """A compiled window kernel ``kernel(*inputs, *parameters, first)`` that reads at most ``reach`` columns a value."""
+        joined, first = [], 0
+        for x in inputs:
+            longer, first = self._tape.extend(f"{kernel.__name__} {reach}", x, reach)
+            joined.append(longer)
+        return kernel(*joined, *parameters, first)
 
     def across(self, x: Array, statistic: Callable[[Array], Array]) -> Array:
         """A statistic over the symbols alive at each hour, given to every symbol; NaN where none is."""
         return np.repeat(statistic(np.ascontiguousarray(x))[None, :], len(self.symbols), axis=0)
+
+    def _hour(self, first: int) -> int:
+        """Hour of day of the first joined column, ``first`` hours before the panel's own."""
+        return int((self._clock[0] // MICROSECONDS_PER_HOUR - first) % DAY)
 
 
 def _in_time(bars: pd.DataFrame) -> pd.DataFrame:
@@ -251,8 +315,27 @@ def _in_time(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def shift(x: Array, hours: int) -> Array:
-    """``x`` as it stood ``hours`` earlier; NaN before the first column."""
+    """``x`` as it stood ``hours`` columns earlier; NaN before the first."""
     out = np.full_like(x, np.nan)
     if hours < x.shape[1]:
         out[:, hours:] = x[:, : x.shape[1] - hours]
     return out
+
+
+def _arrivals(frame: pd.DataFrame, columns: list[str]) -> Known:
+    """Rows of a flat table as arrays."""
+    clock = next((name for name in CLOCKS if name in frame), "available_at")
+    available, happened = (pd.DatetimeIndex(frame[name]).as_unit("us").asi8 for name in ("available_at", clock))
+    return Known(available, happened, frame[columns].to_numpy(np.float64))
+
+
+def _in_order(before: Known | None, arrived: Known, rows: npt.NDArray[np.int64]) -> Known:
+    """The row known before and these, as they became known, without those that were overtaken by a newer one."""
+    rows = rows[np.argsort(arrived.available[rows], kind="stable")]
+    available, clock, values = arrived.available[rows], arrived.clock[rows], arrived.values[rows]
+    if before is not None:
+        available = np.concatenate([before.available, available])
+        clock = np.concatenate([before.clock, clock])
+        values = np.concatenate([before.values, values])
+    current = clock >= np.maximum.accumulate(clock) if len(clock) else np.empty(0, dtype=np.bool_)
+    return Known(available[current], clock[current], values[current])

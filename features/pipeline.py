@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from features.calendar import Calendar
 from features.carry import Funding
 from features.cross import Cross
-from features.errors import DataInvalid, UsageError
+from features.errors import UsageError
 from features.family import Column, Family
+from features.live import LiveMarket
 from features.market import Market
 from features.memory import Ladder, Path
 from features.orderflow import Flow, Volume
@@ -47,7 +50,7 @@ class FeaturePipeline:
         self.families = tuple(families)
         self.horizons = tuple(horizons)
         self.proxy: Proxy = proxy
-        self._live: Market | None = None
+        self._live: LiveMarket | None = None
 
     @classmethod
     def default(cls) -> FeaturePipeline:
@@ -64,58 +67,61 @@ class FeaturePipeline:
 
     def transform_panel(self, panel: Panel) -> pd.DataFrame:
         """``transform`` of a panel that is at hand already."""
-        alive = ~np.isnan(panel.close)
-        data = {column.name: column.values[alive] for column in self._columns(panel)}
-        rows, columns = np.nonzero(alive)
+        return self._frame(panel, ~np.isnan(panel.close))
+
+    def _frame(self, panel: Panel, wanted: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        """The cells where ``wanted`` (n_symbols, n_hours) holds, one row each."""
+        rows, columns = np.nonzero(wanted)
         index = pd.MultiIndex.from_arrays(
             [pd.Index(panel.symbols)[rows], panel.times[columns]], names=["symbol", "origin"]
         )
-        return pd.DataFrame(data, index=index)
+        cells = np.flatnonzero(wanted)
+        # Column by column into one block: a frame made of separate columns would copy them all once more.
+        values = np.empty((len(self._names), len(cells)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for out, column in zip(values, self._columns(panel), strict=True):
+                np.take(column.values, cells, out=out)
+        return pd.DataFrame(values.T, index=index, columns=self._names, copy=False)
 
     def update(self, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """Take in all tables' new rows up to one origin and return that origin's features, as in ``transform``.
 
-        The first call may bring a whole history (at least ``warmup`` bars, if there are as many). Rows of every symbol
-        come together, because the cross-section reads them all. Raises ``DataInvalid`` without any new hourly bar.
+        The first call may bring a whole history (at least ``warmup`` bars, if there are as many); each further one costs
+        one hour, whatever the history. Rows of every symbol come together, because the cross-section reads them all; after
+        an outage one call brings all missed rows. Raises ``DataInvalid`` without any new hourly bar, and where a row was
+        known before the last origin or becomes known after this one: batch would have used it at another hour.
         """
-        new = rows.get("bars", pd.DataFrame({"interval": []}))
-        closes = new.loc[new["interval"] == "1h", "close_time"] if len(new) else pd.Series(dtype="datetime64[us, UTC]")
-        if closes.empty:
-            raise DataInvalid("update needs new 1h rows of table 'bars'; pass every table's rows up to one origin")
-        known = self._live
-        if known is not None and closes.nunique() > 1:
-            raise DataInvalid(
-                f"update takes the rows of one origin at a time, these close at {closes.min()} to {closes.max()}; "
-                "call it once an hour, oldest first"
-            )
-        market = Market.from_tables(rows) if known is None else known.extended(rows)
-        origin = closes.max()
-        # One hour more than the warm-up: the first bar's return and variance need the close before it.
-        self._live = market.since(origin - pd.Timedelta(hours=self.warmup + 1))
-        features = self.transform(self._live)
-        newest = features.index.get_level_values("origin") == origin
-        return pd.DataFrame(features[newest])
+        if self._live is None:
+            self._live = LiveMarket()
+        panel = self._live.step(rows, self.proxy)
+        newest = np.zeros((len(panel.symbols), len(panel)), dtype=np.bool_)
+        newest[:, -1] = ~np.isnan(panel.close[:, -1])
+        return self._frame(panel, newest)
 
     def describe(self) -> pd.DataFrame:
-        """Name, family, formula, unit, look-back in hours, feeds and reference of every feature, in column order.
+        """Name, family, group, formula, unit, look-back (hours), sign, feeds and reference of each feature, in column order.
 
         The look-back counts the hours in the feature's own window. Inside it, a return or a variance reads one close more, a
         capped variance the 24 hours before it, and its season the two years before that; ``warmup`` covers all of it.
         """
-        empty = Panel(_one_bar(), self.proxy)
         rows = [
-            (c.name, family, c.formula, c.unit, c.lookback, ", ".join(c.feeds), c.reference)
-            for family in self.families
-            for c in self._family(family).columns(empty)
+            (c.name, family.name, family.group, c.formula, c.unit, c.lookback, c.sign, ", ".join(c.feeds), c.reference)
+            for family in map(self._family, self.families)
+            for c in family.columns(Panel(_one_bar(), "garman_klass"))
         ]
-        return pd.DataFrame(rows, columns=["name", "family", "formula", "unit", "lookback", "feeds", "reference"])
+        told = ["name", "family", "group", "formula", "unit", "lookback", "sign", "feeds", "reference"]
+        return pd.DataFrame(rows, columns=told)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self.describe()["name"])
+
+    def _columns(self, panel: Panel) -> Iterator[Column]:
+        for name in self.families:
+            yield from self._family(name).columns(panel)
 
     def _family(self, name: str) -> Family:
         return Calendar(self.horizons) if name == "calendar" else FAMILIES[name]()
-
-    def _columns(self, panel: Panel) -> list[Column]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return [column for name in self.families for column in self._family(name).columns(panel)]
 
 
 def _one_bar() -> Market:

@@ -125,12 +125,7 @@ class Residuals:
 
 def states(log_forecast: Array, times: pd.DatetimeIndex) -> Array:
     """State of each origin: 0, 1 or 2 as the forecast stands low, middling or high against its own trailing month."""
-    monthly = kernels.ewma(
-        np.ascontiguousarray(log_forecast),
-        STATE_HALF_LIFE,
-        kernels.ewma_reach(STATE_HALF_LIFE),
-        int(times[0].hour),
-    )
+    monthly = kernels.ewma(np.ascontiguousarray(log_forecast), STATE_HALF_LIFE, int(times[0].hour))
     distance = log_forecast - monthly
     return np.where(np.isfinite(distance), (distance > -0.25).astype(float) + (distance > 0.35), 1.0)
 

@@ -26,7 +26,7 @@ def series() -> np.ndarray:
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 1.0])
 def test_window_means_are_those_of_sql(series: np.ndarray, coverage: float) -> None:
     lengths = np.array([1, 4, 24, 72], dtype=np.int64)
-    ours = kernels.window_mean(series, lengths, coverage)
+    ours = kernels.window_mean(series, lengths, coverage, 7)
     rows, hours = np.indices(series.shape)
     frame = pd.DataFrame({"s": rows.ravel(), "t": hours.ravel(), "x": series.ravel()})
     for j, length in enumerate(lengths):
@@ -41,29 +41,81 @@ def test_window_means_are_those_of_sql(series: np.ndarray, coverage: float) -> N
 
 @pytest.mark.parametrize("length", [5, 24, 168])
 def test_window_sd_is_that_of_pandas(series: np.ndarray, length: int) -> None:
-    ours = kernels.window_sd(series, length, 0.8)
+    ours = kernels.window_sd(series, length, 0.8, 7)
     needed = max(int(np.ceil(0.8 * length)), 2)
     theirs = pd.DataFrame(series.T).rolling(length, min_periods=needed).std().to_numpy().T
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("length", [5, 24, 168])
+def test_window_pairs_are_the_moments_of_pandas(series: np.ndarray, length: int) -> None:
+    y = 0.5 * series + np.random.default_rng(4).normal(size=series.shape)
+    y[0, 50:70] = np.nan
+    ours = kernels.window_pair(series, y, length, 0.8, 7)
+    needed = max(int(np.ceil(0.8 * length)), 2)
+    both = np.isfinite(series + y)
+    a, b = (pd.DataFrame(np.where(both, z, np.nan).T).rolling(length, min_periods=needed) for z in (series, y))
+    theirs = [
+        a.mean(),
+        b.mean(),
+        a.var(ddof=0),
+        b.var(ddof=0),
+        a.cov(pd.DataFrame(np.where(both, y, np.nan).T), ddof=0),
+    ]
+    for ours_, theirs_ in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(ours_, theirs_.to_numpy().T, rtol=1e-9, atol=1e-12)
+
+
+def test_constant_data_have_no_spread_at_all() -> None:
+    flat = np.full((1, 400), 0.1)
+    assert (kernels.window_sd(flat, 168, 0.5, 3)[0, 200:] == 0).all()
+    assert (kernels.window_pair(flat, flat, 168, 0.5, 3)[2:, 0, 200:] == 0).all()
+
+
+KERNELS = {
+    "mean": (lambda x, hour, first: kernels.window_mean(x, np.array([3, 30]), 0.5, hour, first), 30),
+    "sd": (lambda x, hour, first: kernels.window_sd(x, 50, 0.5, hour, first), 50),
+    "pair": (lambda x, hour, first: kernels.window_pair(x, np.ascontiguousarray(x[::-1]), 50, 0.3, hour, first), 50),
+    "ewma": (lambda x, hour, first: kernels.ewma(x, 6, hour, first), kernels.ewma_reach(6) + 24),
+    "age": (lambda x, hour, first: kernels.hours_since_finite(x, 40, first), 41),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_newest_columns_have_the_same_bits_from_the_declared_reach_alone(series: np.ndarray, name: str) -> None:
+    kernel, reach = KERNELS[name]
+    whole = kernel(series, 5, 0)
+    for t in range(300, 380):
+        for width in (1, 3):
+            begin = t - width + 2 - reach
+            recent = np.ascontiguousarray(series[:, begin : t + 1])
+            newest = kernel(recent, (5 + begin) % 24, recent.shape[1] - width)
+            assert np.array_equal(newest, whole[..., t - width + 1 : t + 1], equal_nan=True)
+    # It must be possible to fail.
+    short = np.ascontiguousarray(series[:, 300 - reach // 2 : 380])
+    late = kernel(short, (5 + 300 - reach // 2) % 24, 0)
+    assert not np.array_equal(
+        late[..., : reach // 4], whole[..., 300 - reach // 2 :][..., : reach // 4], equal_nan=True
+    )
+
+
 @pytest.mark.parametrize(("half_life", "first_hour"), [(2.0, 0), (6.0, 17), (24.0, 23)])
-def test_ewma_is_the_mean_under_explicit_weights_of_a_kernel_that_restarts_at_midnight(
+def test_ewma_is_the_mean_under_explicit_weights_of_whole_days_and_today(
     series: np.ndarray, half_life: float, first_hour: int
 ) -> None:
     reach = kernels.ewma_reach(half_life)
-    assert reach == 5 * half_life
-    ours = kernels.ewma(series, half_life, reach, first_hour)
+    assert reach % 24 == 0
+    assert 5 * half_life <= reach < 5 * half_life + 24
+    ours = kernels.ewma(series, half_life, first_hour)
     expected = np.full_like(series, np.nan)
     full = sum(0.5 ** (k / half_life) for k in range(reach))
     for t in range(HOURS):
-        midnight = t - (first_hour + t) % 24
-        # The first column has no midnight before it: its day's sum begins there.
-        begin = max(midnight - reach + 1, 0) if midnight >= 0 else 0
+        begin = max(t - (first_hour + t) % 24 - reach, 0)
         weights = 0.5 ** ((t - np.arange(begin, t + 1)) / half_life)
         for i in range(len(series)):
             here = np.isfinite(series[i, begin : t + 1])
             weight = weights[here].sum()
+            # The first day in the data begins where they do.
             if weight >= 0.5 * full:
                 expected[i, t] = (weights[here] * series[i, begin : t + 1][here]).sum() / weight
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-13)
@@ -71,9 +123,9 @@ def test_ewma_is_the_mean_under_explicit_weights_of_a_kernel_that_restarts_at_mi
 
 def test_ewma_has_the_same_bits_wherever_the_history_starts(series: np.ndarray) -> None:
     reach = kernels.ewma_reach(6)
-    whole = kernels.ewma(series, 6, reach, 0)
+    whole = kernels.ewma(series, 6, 0)
     for start in (1, 13, 24, 100):
-        restarted = kernels.ewma(np.ascontiguousarray(series[:, start:]), 6, reach, start % 24)
+        restarted = kernels.ewma(np.ascontiguousarray(series[:, start:]), 6, start % 24)
         settled = reach + 24
         assert np.array_equal(restarted[:, settled:], whole[:, start + settled :], equal_nan=True)
 

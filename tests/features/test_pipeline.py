@@ -103,25 +103,22 @@ def test_bar_by_bar_is_the_batch(rough_market: Market, pipeline: FeaturePipeline
         assert_same(upto(whole, t, t - HOUR), row, t)
 
 
-def test_an_extended_market_is_the_later_view(rough_market: Market) -> None:
-    begin = rough_market.bars().index.get_level_values("close_time").min()
-    t = begin + pd.Timedelta(days=100)
-    later = t + pd.Timedelta(days=2)
-    extended = rough_market.as_of(t).extended(arrivals(rough_market, t, later))
-    for name in TABLES:
-        pd.testing.assert_frame_equal(extended.table(name), rough_market.as_of(later).table(name))
-    assert extended.first_bar.to_dict() == rough_market.as_of(later).first_bar.to_dict()
-    assert len(extended.symbols) == len(rough_market.as_of(t).symbols) + 1
-    recent = rough_market.since(t - HOUR * 24).as_of(t).extended(arrivals(rough_market, t, later))
-    assert recent.first_bar.to_dict() == extended.first_bar.to_dict()
-    assert recent.table("bars")["close_time"].min() > t - HOUR * 24
-    with pytest.raises(DataInvalid, match="known already"):
-        extended.extended(arrivals(rough_market, later - HOUR, later))
-
-
 def test_update_names_what_it_needs(pipeline: FeaturePipeline) -> None:
     with pytest.raises(DataInvalid, match="'bars'"):
         FeaturePipeline.default().update({})
+    rows = simulate(seed=1, days=3, symbols=2).tables
+    last = rows["bars"]["close_time"].max()
+    market = Market.from_tables(dict(rows))
+    live = FeaturePipeline(families=("calendar",))
+    live.update(arrivals(market, None, last - HOUR))
+    with pytest.raises(DataInvalid, match=r"'bars'.*before the last origin.*pass each row with the first origin"):
+        live.update(arrivals(market, last - 2 * HOUR, last))
+    funding = rows["funding"].iloc[[-1]].assign(funding_time=last + HOUR, available_at=last + HOUR)
+    early = arrivals(market, last - HOUR, last) | {"funding": funding}
+    with pytest.raises(DataInvalid, match=r"'funding'.*after this origin"):
+        live.update(early)
+    with pytest.raises(DataInvalid, match="closing after"):
+        live.update({})
     with pytest.raises(UsageError, match="unknown feature families"):
         FeaturePipeline(families=("memory", "horoscope"))
 

@@ -1,0 +1,85 @@
+"""What a panel's operations were given last, so that the next bar costs one bar.
+
+Families of features are written once, on whole arrays. Live they run on a panel of the newest column alone, and every
+operation that looks back is joined to what it was given before. An operation is known by its place in the order of
+calls: a family asks for the same operations whatever the data are. Batch is the same thing in one long step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = ["Known", "Tape"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class Known:
+    """Rows of one entity as they became known: instants (microseconds) of both clocks, and values (n_rows, n_columns)."""
+
+    available: npt.NDArray[np.int64]
+    clock: npt.NDArray[np.int64]
+    values: Array
+
+
+@dataclass
+class _Cell:
+    """One operation's memory: what it is called, and either the newest columns of its input or the newest known rows."""
+
+    label: str
+    past: Array | None = None
+    known: dict[str, Known] = field(default_factory=dict)
+
+
+class Tape:
+    """The memory of one panel after another, each beginning where the one before ended.
+
+    ``symbols``: rows of the arrays; ``end``: close of the last column, None before the first step; ``is_new``: whether the
+    step under way is the first.
+    """
+
+    def __init__(self) -> None:
+        self.symbols: tuple[str, ...] = ()
+        self.end: pd.Timestamp | None = None
+        self._cells: list[_Cell] = []
+        self._at = 0
+        self.is_new = True
+
+    def step(self, symbols: Sequence[str], end: pd.Timestamp) -> None:
+        """Begin the next step, up to ``end``; symbols never seen before have no past."""
+        if tuple(symbols) != self.symbols:
+            rows = pd.Index(self.symbols).get_indexer(pd.Index(symbols))
+            for cell in self._cells:
+                if cell.past is not None:
+                    cell.past = np.where((rows >= 0)[:, None], cell.past[rows], np.nan)
+        self.is_new = self.end is None
+        self.symbols, self.end, self._at = tuple(symbols), end, 0
+
+    def extend(self, label: str, x: Array, reach: int) -> tuple[Array, int]:
+        """``x`` with the columns before it, and how many those are; remembers what the next step's values will read."""
+        cell = self._next(label)
+        joined = np.ascontiguousarray(x if cell.past is None else np.concatenate([cell.past, x], axis=1))
+        first = joined.shape[1] - x.shape[1]
+        cell.past = joined[:, max(joined.shape[1] - reach + 1, 0) :].copy()
+        return joined, first
+
+    def known(self, label: str) -> dict[str, Known]:
+        """By entity, the newest row known before this step; to be replaced by the caller."""
+        return self._next(label).known
+
+    def _next(self, label: str) -> _Cell:
+        if self._at == len(self._cells):
+            self._cells.append(_Cell(label))
+        cell = self._cells[self._at]
+        if cell.label != label:
+            raise AssertionError(
+                f"operation {self._at} was {cell.label} and is now {label}: a family's operations depend on the data"
+            )
+        self._at += 1
+        return cell
