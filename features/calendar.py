@@ -33,6 +33,7 @@ class Calendar(Family):
                 f"ln sum S(origin + j), j = 1..{h}",
                 "ln variance",
                 SEASON_HOURS,
+                sign="+",
             )
         yield Column("hour", _every_symbol(panel, panel.times.hour), "hour of day of the origin", "h", 0, ("clock",))
         yield Column("weekday", _every_symbol(panel, panel.times.day_of_week), "0 = Monday", "d", 0, ("clock",))
@@ -41,7 +42,9 @@ class Calendar(Family):
         for i, listed in enumerate(first):
             days = (panel.times - listed) / pd.Timedelta(days=1)
             age[i] = np.log1p(np.clip(np.asarray(days, dtype=np.float64), 0, LISTING_AGE_CAP_DAYS))
-        yield Column("log_listing_age", age, "ln(1 + days since the first bar), at most 730", "ln d", 0, ("symbols",))
+        yield Column(
+            "log_listing_age", age, "ln(1 + days since the first bar), at most 730", "ln d", 0, ("symbols",), sign="-"
+        )
 
 
 def _every_symbol(panel: Panel, values: pd.Index) -> Array:

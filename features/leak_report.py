@@ -14,7 +14,7 @@ from features.errors import LeakFound
 
 __all__ = ["Check", "Finding", "Leak", "LeakReport", "differences"]
 
-Check = Literal["prefix", "poison", "restart", "arrival"]
+Check = Literal["prefix", "poison", "restart", "arrival", "live"]
 LISTED = 20
 
 

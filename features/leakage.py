@@ -9,6 +9,7 @@ At a cut ``t`` a lawful column is the same whether computed from the whole marke
 - **restart**: the newest origins have the same bits when computed from the pipeline's warm-up alone.
 - **arrival**: when feeds are late, earlier rows stay, rows that used them change, and the prefix law holds on the
   delayed market too, which finds joins on another clock than ``available_at``.
+- **live**: bars fed one at a time to ``update``, with restarts, give the rows of the batch.
 
 Few cuts at random miss much (a backward fill shows only at a gap), so half of them stand at gaps, arrivals, listings,
 and the borders of days and weeks.
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features import targets
+from features import replay, targets
 from features.errors import UsageError
 from features.leak_report import Check, Finding, Leak, LeakReport, differences
 from features.market import Market
@@ -64,6 +65,8 @@ def check(
     seed: int = 0,
     *,
     deep_cuts: int = 5,
+    live_bars: int = 48,
+    restarts: int = 4,
     jobs: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LeakReport:
@@ -71,8 +74,9 @@ def check(
 
     At every cut the last seven days of rows are computed again from the warm-up before them (prefix and restart at
     once), and again after poisoning the ten days that follow. At ``deep_cuts`` of the cuts, evenly spread, every row of
-    the history is, and feeds are delayed. ``jobs`` processes share the work; ``progress`` is called with a label, the
-    number of finished steps, and their total. Raises ``UsageError`` where the cuts cannot be placed.
+    the history is, and feeds are delayed. ``live_bars`` hours are played again in ``restarts`` stretches. ``jobs``
+    processes share the work; ``progress`` is called with a label, the number of finished steps, and their total. Raises
+    ``UsageError`` where the cuts cannot be placed.
     """
     subject = _Subject(pipeline or FeaturePipeline(horizons=horizons, proxy=proxy), tuple(horizons), proxy, seed)
     instants = cut_times(market, cuts, seed)
@@ -88,9 +92,15 @@ def check(
         findings.append(finding)
         if progress is not None:
             progress("cuts", done, len(tasks))
+    if live_bars:
+        played = replay.check(
+            market, subject.pipeline, whole["features"], live_bars, restarts, seed, jobs=jobs, progress=progress
+        )
+        findings += [finding for _, finding in played]
     scope = (
         f"Features and targets: at every cut the rows of the {ROWS_BACK.days} days before it, from the warm-up alone and "
-        f"with a poisoned future; at {len(deep)} of the cuts every row of the history, and late feeds."
+        f"with a poisoned future; at {len(deep)} of the cuts every row of the history, and late feeds; "
+        f"{live_bars} bars live, begun {restarts if live_bars else 0} times."
     )
     return LeakReport.of(instants, findings, scope)
 

@@ -41,6 +41,7 @@ class Ladder(Family):
                 "ln variance/h",
                 hours,
                 reference="Corsi (2009)",
+                sign="+",
             )
             yield Column(
                 f"log_rv_raw_{hours}h",
@@ -49,6 +50,7 @@ class Ladder(Family):
                 "ln variance/h",
                 hours,
                 reference="Corsi (2009)",
+                sign="+",
             )
         for half_life in EWMA_HALF_LIVES:
             yield Column(
@@ -57,6 +59,7 @@ class Ladder(Family):
                 f"ln ew_{half_life}h(v/S)",
                 "ln variance/h",
                 kernels.ewma_reach(half_life) + 23,
+                sign="+",
             )
         for half_life in RAW_HALF_LIVES:
             yield Column(
@@ -66,10 +69,11 @@ class Ladder(Family):
                 "ln variance/h",
                 kernels.ewma_reach(half_life) + 23,
                 reference="J.P. Morgan RiskMetrics (1996)",
+                sign="+",
             )
         log_v = np.log(panel.deseasonalised)
-        yield Column("log_rv_sd_24h", panel.sd(log_v, 24), "sd_24h(ln(v/S))", "ln variance", 24)
-        yield Column("log_rv_sd_168h", panel.sd(log_v, 168), "sd_168h(ln(v/S))", "ln variance", 168)
+        yield Column("log_rv_sd_24h", panel.sd(log_v, 24), "sd_24h(ln(v/S))", "ln variance", 24, sign="±")
+        yield Column("log_rv_sd_168h", panel.sd(log_v, 168), "sd_168h(ln(v/S))", "ln variance", 168, sign="±")
 
 
 class Path(Family):
@@ -80,10 +84,10 @@ class Path(Family):
     def columns(self, panel: Panel) -> Iterator[Column]:
         """The last return, deseasonalised; trends in units of their volatility; the recent low and high."""
         r = panel.log_return / np.exp(0.5 * panel.log_season)
-        yield Column("log_return_1h", panel.log_return, "ln(close/close_1h)", "ln price", 1)
+        yield Column("log_return_1h", panel.log_return, "ln(close/close_1h)", "ln price", 1, sign="-")
         yield Column("log_season_1h", panel.log_season, "ln S of the bar just ended", "ln variance", 1)
         size = np.log(r**2 + 1e-9) - _log(panel.ewma(panel.deseasonalised, 24))
-        yield Column("log_rsq_excess_1h", size, "ln(r^2/S + 1e-9) - ln ew_24h(v/S)", "ln variance", 143)
+        yield Column("log_rsq_excess_1h", size, "ln(r^2/S + 1e-9) - ln ew_24h(v/S)", "ln variance", 143, sign="+")
         # Clipped like the variance: one crash hour must not rule a trend for weeks.
         bound = 3.0 * np.sqrt(panel.shift(panel.ewma(panel.deseasonalised, 24), 1))
         clipped = np.clip(r, -bound, bound)
@@ -100,6 +104,7 @@ class Path(Family):
                     "sd",
                     reach,
                     reference="Guyon and Lekeufack (2023)",
+                    sign="+" if name[0] == "a" else "-",
                 )
 
 

@@ -37,6 +37,7 @@ class Realised(Family):
                 "fraction",
                 hours,
                 reference="Barndorff-Nielsen, Kinnebrock and Shephard (2010)",
+                sign="+",
             )
             yield Column(
                 f"log_return_share_{hours}h",
@@ -76,6 +77,7 @@ class Realised(Family):
                 hours,
                 feeds,
                 "Andersen and Bollerslev (1998)",
+                sign="+",
             )
             yield Column(
                 f"med_rv_share_{hours}h",
@@ -85,6 +87,7 @@ class Realised(Family):
                 hours,
                 feeds,
                 "Andersen, Dobrev and Schaumburg (2012)",
+                sign="+",
             )
             yield Column(
                 f"root_quarticity_{hours}h",
@@ -94,6 +97,7 @@ class Realised(Family):
                 hours,
                 feeds,
                 "Bollerslev, Patton and Quaedvlieg (2016)",
+                sign="-",
             )
             yield Column(
                 f"semivariance_15m_{hours}h",
@@ -103,6 +107,7 @@ class Realised(Family):
                 hours,
                 feeds,
                 "Barndorff-Nielsen, Kinnebrock and Shephard (2010)",
+                sign="+",
             )
         yield Column(
             "age_bars_15m",

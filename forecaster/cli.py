@@ -30,9 +30,11 @@ EPILOG: Final = (
 
 _typer = partial(typer.Typer, rich_markup_mode=None, add_completion=False, epilog=EPILOG)
 app = _typer(help="Volatility forecasts of crypto perpetuals, and the margins that follow.")
-data = _typer(help="Import market data, and check them.")
+data = _typer(help="Fetch or import market data, and check them.")
+features = _typer(help="What the features are worth, and what they are like.")
 schedules = _typer(invoke_without_command=True)
 app.add_typer(data, name="data")
+app.add_typer(features, name="features")
 app.add_typer(schedules, name="policy")
 
 _command = partial(app.command, epilog=EPILOG)
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @app.callback(invoke_without_command=True)
 @data.callback(invoke_without_command=True)
+@features.callback(invoke_without_command=True)
 def group(context: typer.Context) -> None:
     """Refuse to do nothing."""
     if context.invoked_subcommand is None:
@@ -132,6 +135,35 @@ def data_import(
     return Outcome(report, DataInvalid.exit_code if report.quarantined else 0)
 
 
+@data.command("fetch", epilog=EPILOG)
+def data_fetch(
+    context: typer.Context,
+    venue: Annotated[str, Argument(metavar="binance", help="Whose public archive.")],
+    symbols: Annotated[str, Option("--symbols", metavar="A,B", help="Such as BTCUSDT,ETHUSDT.")],
+    since: Annotated[str, Option("--since", metavar="DAY", help="First day, UTC.")],
+    until: Annotated[str | None, Option("--until", metavar="DAY", help="End, exclusive; default: today.")] = None,
+    datasets: Annotated[
+        str, Option("--datasets", metavar="klines,mark,funding,metrics,spot,aggTrades", help="Default: all but trades.")
+    ] = "",
+    interval: Annotated[str, Option("--interval", metavar="1h", help="Length of the bars.")] = "1h",
+    base_url: Annotated[str | None, Option("--base-url", metavar="URL", help="A mirror of the archive.")] = None,
+    connections: Annotated[int, Option("--connections", min=1, max=4, help="At a time.")] = 1,
+    recheck: Annotated[
+        int, Option("--recheck", min=0, metavar="DAYS", help="Ask again for checksums of files this young.")
+    ] = 90,
+    store: StoreDir = None,
+) -> Outcome:
+    """Download, verify and import; resumes; revisions kept."""
+    from forecaster.commands.data import data_fetch as perform
+
+    with _progress(context) as progress:
+        report = perform(
+            venue, _listed(symbols), since, store, until=until, datasets=_listed(datasets), interval=interval,
+            base_url=base_url, connections=connections, recheck=recheck, progress=progress,
+        )  # fmt: skip
+    return Outcome(report, 0 if report.sound else DataInvalid.exit_code)
+
+
 @data.command("check", epilog=EPILOG)
 def data_check(store: StoreDir = None) -> Outcome:
     """Gaps, impossible prices, stale feeds, damaged files."""
@@ -139,6 +171,32 @@ def data_check(store: StoreDir = None) -> Outcome:
 
     report = perform(store)
     return Outcome(report, DataInvalid.exit_code if report.errors else 0)
+
+
+@features.command("report", epilog=EPILOG)
+def features_report(
+    context: typer.Context,
+    start: Annotated[str, Option("--start", metavar="T", help="First origin; date or instant, UTC.")],
+    end: Annotated[str, Option("--end", metavar="T", help="End of the origins, exclusive.")],
+    store: StoreDir = None,
+    horizons: Annotated[str | None, Option("--horizons", metavar="1,4,24", help="Hours ahead.")] = None,
+    symbols: Annotated[str, Option("--symbols", metavar="A,B", help="Symbols scored; default: all.")] = "",
+    focus: Annotated[
+        str | None, Option("--focus", metavar="SYMBOL", help="Score it alone, where a group's feeds exist.")
+    ] = None,
+    families: Annotated[bool, Option("--families", help="Also add and remove every single family.")] = False,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Where the results go.")] = Path("features-report"),
+    jobs: Annotated[int | None, Option("--jobs", min=1, help="Processes; default: one a core.")] = None,
+    overrides: Overrides = None,
+) -> Result:
+    """Coverage, drift, redundancy; worth out of sample; resumes."""
+    from forecaster.commands.features import features_report as perform
+
+    with _progress(context) as progress:
+        return perform(
+            store, start=start, end=end, out=out, symbols=_listed(symbols), horizons=horizons, focus=focus,
+            by_family=families, jobs=jobs, overrides=overrides or (), progress=progress,
+        )  # fmt: skip
 
 
 @_command("evaluate")
@@ -242,13 +300,22 @@ def leakcheck(
     config: Config = None,
     store: StoreDir = None,
     cuts: Annotated[int, Option("--cuts", min=1, metavar="N", help="Instants at which data are cut.")] = 50,
+    deep_cuts: Annotated[
+        int, Option("--deep-cuts", min=0, metavar="N", help="Of these, with every row of the history.")
+    ] = 5,
+    forecast_cuts: Annotated[
+        int, Option("--forecast-cuts", min=0, metavar="N", help="Instants at which forecasts are made again.")
+    ] = 6,
+    live_bars: Annotated[int, Option("--live-bars", min=0, metavar="N", help="Bars played again one by one.")] = 48,
+    restarts: Annotated[int, Option("--restarts", min=1, metavar="N", help="Live processes that play them.")] = 4,
     overrides: Overrides = None,
 ) -> Result:
     """Search for look-ahead: exit 5, first bad cell."""
     from forecaster.commands.checks import leakcheck as perform
 
+    sizes = {"deep_cuts": deep_cuts, "forecast_cuts": forecast_cuts, "live_bars": live_bars, "restarts": restarts}
     with _progress(context) as progress:
-        return perform(config, store, cuts, overrides=overrides or (), progress=progress)
+        return perform(config, store, cuts, overrides=overrides or (), progress=progress, **sizes)
 
 
 @_command("schema")

@@ -48,17 +48,34 @@ def leakcheck(
     *,
     cuts: int = 50,
     forecast_cuts: int = 6,
+    deep_cuts: int = 5,
+    live_bars: int = 48,
+    restarts: int = 4,
     seed: int = 0,
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> LeakReport:
     """Check features and targets at ``cuts`` instants and forecasts at ``forecast_cuts``.
 
+    ``deep_cuts``, ``live_bars``, ``restarts``: as in ``features.leakage.check``.
+
     Raises ``LeakFound`` naming the first bad cell, ``UsageError`` where the market is too short to be cut or forecast.
     """
     config = config or RunConfig.recommended()
     pipeline = FeaturePipeline(config.features.families or tuple(FAMILIES), config.horizons, config.proxy)
-    report = leakage.check(market, pipeline, config.horizons, config.proxy, cuts, seed, jobs=jobs, progress=progress)
+    report = leakage.check(
+        market,
+        pipeline,
+        config.horizons,
+        config.proxy,
+        cuts,
+        seed,
+        deep_cuts=deep_cuts,
+        live_bars=live_bars,
+        restarts=restarts,
+        jobs=jobs,
+        progress=progress,
+    )
     report.raise_if_found()
     if forecast_cuts:
         report = report.joined(check_forecasts(market, config, forecast_cuts, seed, jobs=jobs, progress=progress))

@@ -103,19 +103,24 @@ def test_poison_changes_all_that_is_known_later_and_nothing_else(small: Market, 
 
 def test_the_shipped_code_is_clean(small: Market) -> None:
     steps: list[tuple[str, int, int]] = []
-    report = leakage.check(small, horizons=(1, 24), cuts=8, deep_cuts=2, progress=lambda *step: steps.append(step))
+    report = leakage.check(
+        small, horizons=(1, 24), cuts=8, deep_cuts=2, live_bars=6, restarts=2, progress=lambda *step: steps.append(step)
+    )
     report.raise_if_found()
     assert report.first is None
     assert "No leak found" in report.summary()
     checks = {"prefix", "poison", "arrival"}
     assert {f"{check} {table}" for check in checks for table in ("features", "targets")} <= set(report.cells)
+    live = report.cells.pop("live features")
+    assert live > 1000
     assert min(report.cells.values()) > 10_000
-    assert steps == [("whole history", k, 2) for k in (1, 2)] + [("cuts", k, 8) for k in range(1, 9)]
+    labels = [("whole history", 2), ("cuts", 8), ("live replay", 2)]
+    assert steps == [(label, k, n) for label, n in labels for k in range(1, n + 1)]
 
 
 def test_processes_find_the_same(small: Market) -> None:
-    alone = leakage.check(small, horizons=(1,), cuts=6, deep_cuts=0)
-    assert leakage.check(small, horizons=(1,), cuts=6, deep_cuts=0, jobs=2) == alone
+    alone = leakage.check(small, horizons=(1,), cuts=6, live_bars=0, deep_cuts=0)
+    assert leakage.check(small, horizons=(1,), cuts=6, live_bars=0, deep_cuts=0, jobs=2) == alone
 
 
 def test_a_join_on_another_clock_is_found_by_delaying_the_feed(small: Market, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +130,7 @@ def test_a_join_on_another_clock_is_found_by_delaying_the_feed(small: Market, mo
         return shipped(self, rows.assign(available_at=rows["funding_time"]), values, life)
 
     monkeypatch.setattr(Panel, "as_of", by_label)
-    report = leakage.check(small, horizons=(1,), cuts=4, deep_cuts=2)
+    report = leakage.check(small, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
     # Funding of this market is known at its label: nothing but a delay can show the difference.
     assert {leak.check for leak in report.leaks} == {"arrival"}
     assert {"funding_rate_1h", "age_funding"} <= {leak.column for leak in report.leaks}
@@ -138,13 +143,13 @@ def test_a_feed_that_is_deaf_to_delay_is_found(small: Market, monkeypatch: pytes
         return shipped(small, exchange)
 
     monkeypatch.setattr(Market, "funding", everything)
-    report = leakage.check(small, horizons=(1,), cuts=4, deep_cuts=2)
+    report = leakage.check(small, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
     assert {(leak.check, leak.column) for leak in report.leaks} >= {("arrival", "funding_rate_1h")}
 
 
 def test_a_memory_longer_than_the_warm_up_is_a_restart_leak(small: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FeaturePipeline, "warmup", 100)
-    report = leakage.check(small, horizons=(1,), cuts=4, deep_cuts=1, seed=3)
+    report = leakage.check(small, horizons=(1,), cuts=4, live_bars=0, deep_cuts=1, seed=3)
     found = {leak.check for leak in report.leaks if leak.table == "features"}
     assert "restart" in found
     assert "prefix" not in found

@@ -20,7 +20,7 @@ from training.config import Component, RunConfig
 from training.leakcheck import check_forecasts, leakcheck
 
 HORIZONS = (1, 24)
-CUTS = {"cuts": 8, "deep_cuts": 3, "seed": 5}
+CUTS = {"cuts": 8, "deep_cuts": 3, "live_bars": 0, "seed": 5}
 LATE = pd.Timedelta(minutes=20)
 
 
