@@ -15,6 +15,7 @@ before today, too.
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -38,7 +39,9 @@ __all__ = [
 Float64Array1D = npt.NDArray[np.float64]
 Float64Array2D = npt.NDArray[np.float64]
 Float64Array3D = npt.NDArray[np.float64]
+Moments: TypeAlias = tuple[float, float, float, float, float, float]
 
+NONE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 HALF_LIVES_REACHED = 5
 DAY = 24
 WEEK = 168
@@ -53,23 +56,60 @@ def ewma_reach(half_life: float) -> int:
 
 
 @numba.njit(cache=True)
+def _windows(
+    hours: int, length: int, first_hour: int, first: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How windows of ``length`` hours are put together: their oldest column, their whole days, and all spans of days.
+
+    ``oldest`` and ``span`` have an entry for each column from ``first`` on; ``spans`` (n_spans, 2) has the last hour of the
+    first whole day and the first hour of today. ``oldest`` is ``hours`` where the oldest day lies before the data. ``span``
+    is -1 for a window within today, which begins at ``oldest``.
+    """
+    oldest = np.empty(hours - first, dtype=np.int64)
+    span = np.empty(hours - first, dtype=np.int64)
+    spans = np.empty((2 * (hours - first) // DAY + 4, 2), dtype=np.int64)
+    n = 0
+    for t in range(first, hours):
+        start = t - length + 1
+        midnight = t - (first_hour + t) % DAY
+        oldest[t - first] = max(start, 0)
+        span[t - first] = -1
+        if start < midnight:
+            ends = start + DAY - 1 - (first_hour + start) % DAY
+            if ends < 0:
+                oldest[t - first] = hours
+            if n == 0 or spans[n - 1, 0] != ends + DAY or spans[n - 1, 1] != midnight:
+                spans[n, 0] = ends + DAY
+                spans[n, 1] = midnight
+                n += 1
+            span[t - first] = n - 1
+    return oldest, span, spans[:n]
+
+
+@numba.njit(cache=True)
 def _day_sums(x: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D) -> None:
-    """Sum and count of the finite values from midnight up to each hour, and from each hour to the end of its day."""
+    """Sum and count of the finite values from midnight up to each hour, and from each hour to the end of its day.
+
+    Shapes (2, n_hours) and (2, n_hours + 1): the last column of ``tail`` is an empty day.
+    """
     hours = len(x)
+    total, count = 0.0, 0.0
     for t in range(hours):
-        opens = t == 0 or (first_hour + t) % DAY == 0
-        total = 0.0 if opens else head[0, t - 1]
-        count = 0.0 if opens else head[1, t - 1]
-        here = not math.isnan(x[t])
-        head[0, t] = total + x[t] if here else total
-        head[1, t] = count + 1.0 if here else count
+        if (first_hour + t) % DAY == 0:
+            total, count = 0.0, 0.0
+        if not math.isnan(x[t]):
+            total += x[t]
+            count += 1.0
+        head[0, t], head[1, t] = total, count
+    total, count = 0.0, 0.0
+    tail[0, hours], tail[1, hours] = total, count
     for t in range(hours - 1, -1, -1):
-        ends = t == hours - 1 or (first_hour + t) % DAY == DAY - 1
-        total = 0.0 if ends else tail[0, t + 1]
-        count = 0.0 if ends else tail[1, t + 1]
-        here = not math.isnan(x[t])
-        tail[0, t] = total + x[t] if here else total
-        tail[1, t] = count + 1.0 if here else count
+        if (first_hour + t) % DAY == DAY - 1:
+            total, count = 0.0, 0.0
+        if not math.isnan(x[t]):
+            total += x[t]
+            count += 1.0
+        tail[0, t], tail[1, t] = total, count
 
 
 @numba.njit(cache=True)
@@ -81,96 +121,126 @@ def window_mean(
     Shape (n_lengths, n_symbols, n_hours - first). NaN where fewer than ``coverage * L`` of the hours are finite.
     """
     n, hours = x.shape
-    out = np.full((len(lengths), n, hours - first), np.nan)
+    out = np.empty((len(lengths), n, hours - first))
     head = np.empty((2, hours))
-    tail = np.empty((2, hours))
+    tail = np.empty((2, hours + 1))
+    windows = [_windows(hours, length, first_hour, first) for length in lengths]
     for i in range(n):
         _day_sums(x[i], first_hour, head, tail)
         for j in range(len(lengths)):
-            length = lengths[j]
+            oldest, span, spans = windows[j]
+            needed = max(coverage * lengths[j], 1.0)
+            whole = np.empty((2, len(spans)))
+            for k in range(len(spans)):
+                total, count = 0.0, 0.0
+                for last in range(spans[k, 0], spans[k, 1], DAY):
+                    if last >= 0:
+                        total += head[0, last]
+                        count += head[1, last]
+                whole[0, k], whole[1, k] = total, count
             for t in range(first, hours):
-                start = t - length + 1
-                midnight = t - (first_hour + t) % DAY
-                total = 0.0
-                count = 0.0
-                if start >= midnight:
-                    for s in range(max(start, 0), t + 1):
+                begin, k = oldest[t - first], span[t - first]
+                if k >= 0:
+                    total = (tail[0, begin] + whole[0, k]) + head[0, t]
+                    count = (tail[1, begin] + whole[1, k]) + head[1, t]
+                else:
+                    total, count = 0.0, 0.0
+                    for s in range(begin, t + 1):
                         if not math.isnan(x[i, s]):
                             total += x[i, s]
                             count += 1.0
-                else:
-                    ends = start + DAY - 1 - (first_hour + start) % DAY
-                    if ends >= 0:
-                        total = tail[0, max(start, 0)]
-                        count = tail[1, max(start, 0)]
-                    for last in range(ends + DAY, midnight, DAY):
-                        if last >= 0:
-                            total += head[0, last]
-                            count += head[1, last]
-                    total += head[0, t]
-                    count += head[1, t]
-                if count >= coverage * length and count > 0:
-                    out[j, i, t - first] = total / count
+                out[j, i, t - first] = total / count if count >= needed else np.nan
     return out
 
 
 @numba.njit(cache=True)
-def _joined(a: Float64Array1D, b: Float64Array1D) -> None:
-    """Add the moments ``b`` to ``a``: count, means of x and y, sums of squares and of products about the means.
+def _added(a: Moments, x: float, y: float) -> Moments:
+    """Moments with one pair more (Welford 1962, Technometrics 4); a pair with a NaN is none.
 
-    Chan, Golub and LeVeque (1983), The American Statistician 37; exact for constant data.
+    Moments are: count, means of x and of y, sums of squares of x, of y, and of products, about the means.
     """
-    if b[0] == 0.0:
-        return
-    if a[0] == 0.0:
-        a[:] = b
-        return
-    count = a[0] + b[0]
-    dx = b[1] - a[1]
-    dy = b[2] - a[2]
-    share = b[0] / count
-    weight = a[0] * share
-    a[3] += b[3] + dx * dx * weight
-    a[4] += b[4] + dy * dy * weight
-    a[5] += b[5] + dx * dy * weight
-    a[1] += dx * share
-    a[2] += dy * share
-    a[0] = count
+    if math.isnan(x) or math.isnan(y):
+        return a
+    count = a[0] + 1.0
+    dx = x - a[1]
+    dy = y - a[2]
+    mean_x = a[1] + dx / count
+    mean_y = a[2] + dy / count
+    return count, mean_x, mean_y, a[3] + dx * (x - mean_x), a[4] + dy * (y - mean_y), a[5] + dx * (y - mean_y)
 
 
 @numba.njit(cache=True)
-def _added(a: Float64Array1D, x: float, y: float) -> None:
-    """Add one pair to the moments ``a`` (Welford 1962, Technometrics 4)."""
-    a[0] += 1.0
-    dx = x - a[1]
-    dy = y - a[2]
-    a[1] += dx / a[0]
-    a[2] += dy / a[0]
-    a[3] += dx * (x - a[1])
-    a[4] += dy * (y - a[2])
-    a[5] += dx * (y - a[2])
+def _joined(a: Moments, b: Moments, c: Moments) -> Moments:
+    """Moments of three samples together (Chan, Golub and LeVeque 1983, The American Statistician 37).
+
+    All are moved to the mean of one of them first, so that nothing is lost where the mean is large against the spread, and
+    constant data have no spread at all.
+    """
+    centre = b if b[0] > 0.0 else c if c[0] > 0.0 else a
+    count = (a[0] + b[0]) + c[0]
+    if count == 0.0:
+        return centre
+    ax, bx, cx = a[1] - centre[1], b[1] - centre[1], c[1] - centre[1]
+    ay, by, cy = a[2] - centre[2], b[2] - centre[2], c[2] - centre[2]
+    x = (a[0] * ax + b[0] * bx) + c[0] * cx
+    y = (a[0] * ay + b[0] * by) + c[0] * cy
+    xx = (a[3] + a[0] * ax * ax) + (b[3] + b[0] * bx * bx) + (c[3] + c[0] * cx * cx)
+    yy = (a[4] + a[0] * ay * ay) + (b[4] + b[0] * by * by) + (c[4] + c[0] * cy * cy)
+    xy = (a[5] + a[0] * ax * ay) + (b[5] + b[0] * bx * by) + (c[5] + c[0] * cx * cy)
+    mean_x, mean_y = x / count, y / count
+    return (
+        count,
+        centre[1] + mean_x,
+        centre[2] + mean_y,
+        max(xx - x * mean_x, 0.0),
+        max(yy - y * mean_y, 0.0),
+        xy - x * mean_y,
+    )
+
+
+@numba.njit(cache=True)
+def _moments_of(a: Float64Array1D) -> Moments:
+    return a[0], a[1], a[2], a[3], a[4], a[5]
+
+
+@numba.njit(cache=True)
+def _keep(a: Float64Array1D, m: Moments) -> None:
+    a[0], a[1], a[2], a[3], a[4], a[5] = m
 
 
 @numba.njit(cache=True)
 def _day_moments(
     x: Float64Array1D, y: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D
 ) -> None:
-    """Moments of the pairs from midnight up to each hour, and from each hour to the end of its day, (n_hours, 6)."""
+    """Moments of the pairs from midnight up to each hour, and from each hour to the end of its day.
+
+    Shapes (n_hours, 6) and (n_hours + 1, 6), as in ``_day_sums``.
+    """
     hours = len(x)
-    moments = np.zeros(6)
+    moments = NONE
     for t in range(hours):
         if (first_hour + t) % DAY == 0:
-            moments[:] = 0.0
-        if not (math.isnan(x[t]) or math.isnan(y[t])):
-            _added(moments, x[t], y[t])
-        head[t] = moments
-    moments[:] = 0.0
+            moments = NONE
+        moments = _added(moments, x[t], y[t])
+        _keep(head[t], moments)
+    moments = NONE
+    _keep(tail[hours], moments)
     for t in range(hours - 1, -1, -1):
         if (first_hour + t) % DAY == DAY - 1:
-            moments[:] = 0.0
-        if not (math.isnan(x[t]) or math.isnan(y[t])):
-            _added(moments, x[t], y[t])
-        tail[t] = moments
+            moments = NONE
+        moments = _added(moments, x[t], y[t])
+        _keep(tail[t], moments)
+
+
+@numba.njit(cache=True)
+def _whole_days(head: Float64Array2D, spans: npt.NDArray[np.int64], whole: Float64Array2D) -> None:
+    """Moments of the whole days of each span."""
+    for k in range(len(spans)):
+        moments = NONE
+        for last in range(spans[k, 0], spans[k, 1], DAY):
+            if last >= 0:
+                moments = _joined(moments, _moments_of(head[last]), NONE)
+        _keep(whole[k], moments)
 
 
 @numba.njit(cache=True)
@@ -183,110 +253,55 @@ def window_pair(
     than ``coverage * length`` pairs, or fewer than two, are there.
     """
     n, hours = x.shape
-    out = np.full((5, n, hours - first), np.nan)
+    out = np.empty((5, n, hours - first))
     head = np.empty((hours, 6))
-    tail = np.empty((hours, 6))
-    total = np.empty(6)
+    tail = np.empty((hours + 1, 6))
+    oldest, span, spans = _windows(hours, length, first_hour, first)
+    whole = np.empty((len(spans), 6))
+    needed = max(coverage * length, 2.0)
     for i in range(n):
         _day_moments(x[i], y[i], first_hour, head, tail)
+        _whole_days(head, spans, whole)
         for t in range(first, hours):
-            start = t - length + 1
-            midnight = t - (first_hour + t) % DAY
-            total[:] = 0.0
-            if start >= midnight:
-                for s in range(max(start, 0), t + 1):
-                    if not (math.isnan(x[i, s]) or math.isnan(y[i, s])):
-                        _added(total, x[i, s], y[i, s])
+            begin, k = oldest[t - first], span[t - first]
+            if k >= 0:
+                m = _joined(_moments_of(tail[begin]), _moments_of(whole[k]), _moments_of(head[t]))
             else:
-                ends = start + DAY - 1 - (first_hour + start) % DAY
-                if ends >= 0:
-                    total[:] = tail[max(start, 0)]
-                for last in range(ends + DAY, midnight, DAY):
-                    if last >= 0:
-                        _joined(total, head[last])
-                _joined(total, head[t])
-            if total[0] >= coverage * length and total[0] > 1.0:
-                out[0, i, t - first] = total[1]
-                out[1, i, t - first] = total[2]
-                out[2, i, t - first] = total[3] / total[0]
-                out[3, i, t - first] = total[4] / total[0]
-                out[4, i, t - first] = total[5] / total[0]
+                m = NONE
+                for s in range(begin, t + 1):
+                    m = _added(m, x[i, s], y[i, s])
+            share = 1.0 / m[0] if m[0] >= needed else np.nan
+            out[0, i, t - first] = m[1] if m[0] >= needed else np.nan
+            out[1, i, t - first] = m[2] if m[0] >= needed else np.nan
+            out[2, i, t - first] = m[3] * share
+            out[3, i, t - first] = m[4] * share
+            out[4, i, t - first] = m[5] * share
     return out
 
 
 @numba.njit(cache=True)
 def window_sd(x: Float64Array2D, length: int, coverage: float, first_hour: int, first: int = 0) -> Float64Array2D:
-    """Standard deviation (ddof 1) of the finite values among the last ``length`` hours.
-
-    NaN where fewer than ``coverage * length`` values, or fewer than two, are there.
-    """
+    """Standard deviation (ddof 1) of the finite values among the last ``length`` hours; NaN as in ``window_pair``."""
     n, hours = x.shape
-    out = np.full((n, hours - first), np.nan)
-    head = np.empty((hours, 3))
-    tail = np.empty((hours, 3))
+    out = np.empty((n, hours - first))
+    head = np.empty((hours, 6))
+    tail = np.empty((hours + 1, 6))
+    oldest, span, spans = _windows(hours, length, first_hour, first)
+    whole = np.empty((len(spans), 6))
+    needed = max(coverage * length, 2.0)
     for i in range(n):
-        _day_spreads(x[i], first_hour, head, tail)
+        _day_moments(x[i], x[i], first_hour, head, tail)
+        _whole_days(head, spans, whole)
         for t in range(first, hours):
-            start = t - length + 1
-            midnight = t - (first_hour + t) % DAY
-            total = (0.0, 0.0, 0.0)
-            if start >= midnight:
-                for s in range(max(start, 0), t + 1):
-                    total = _spread_added(total, x[i, s])
+            begin, k = oldest[t - first], span[t - first]
+            if k >= 0:
+                m = _joined(_moments_of(tail[begin]), _moments_of(whole[k]), _moments_of(head[t]))
             else:
-                ends = start + DAY - 1 - (first_hour + start) % DAY
-                if ends >= 0:
-                    oldest = tail[max(start, 0)]
-                    total = (oldest[0], oldest[1], oldest[2])
-                for last in range(ends + DAY, midnight, DAY):
-                    if last >= 0:
-                        total = _spread_joined(total, head[last])
-                total = _spread_joined(total, head[t])
-            if total[0] >= coverage * length and total[0] > 1.0:
-                out[i, t - first] = math.sqrt(total[2] / (total[0] - 1.0))
+                m = NONE
+                for s in range(begin, t + 1):
+                    m = _added(m, x[i, s], x[i, s])
+            out[i, t - first] = math.sqrt(m[3] / (m[0] - 1.0)) if m[0] >= needed else np.nan
     return out
-
-
-@numba.njit(cache=True)
-def _spread_added(a: tuple[float, float, float], x: float) -> tuple[float, float, float]:
-    """Count, mean and sum of squares about it, one value more (Welford 1962, Technometrics 4); NaN is none."""
-    if math.isnan(x):
-        return a
-    count = a[0] + 1.0
-    step = x - a[1]
-    mean = a[1] + step / count
-    return count, mean, a[2] + step * (x - mean)
-
-
-@numba.njit(cache=True)
-def _spread_joined(a: tuple[float, float, float], b: Float64Array1D) -> tuple[float, float, float]:
-    """Count, mean and sum of squares of both together, as in ``_joined``."""
-    if b[0] == 0.0:
-        return a
-    if a[0] == 0.0:
-        return b[0], b[1], b[2]
-    count = a[0] + b[0]
-    step = b[1] - a[1]
-    share = b[0] / count
-    return count, a[1] + step * share, a[2] + b[2] + step * step * (a[0] * share)
-
-
-@numba.njit(cache=True)
-def _day_spreads(x: Float64Array1D, first_hour: int, head: Float64Array2D, tail: Float64Array2D) -> None:
-    """Count, mean and sum of squares, from midnight to each hour and from each hour to the end of its day."""
-    hours = len(x)
-    total = (0.0, 0.0, 0.0)
-    for t in range(hours):
-        if (first_hour + t) % DAY == 0:
-            total = (0.0, 0.0, 0.0)
-        total = _spread_added(total, x[t])
-        head[t, 0], head[t, 1], head[t, 2] = total
-    total = (0.0, 0.0, 0.0)
-    for t in range(hours - 1, -1, -1):
-        if (first_hour + t) % DAY == DAY - 1:
-            total = (0.0, 0.0, 0.0)
-        total = _spread_added(total, x[t])
-        tail[t, 0], tail[t, 1], tail[t, 2] = total
 
 
 @numba.njit(cache=True)
@@ -296,7 +311,7 @@ def ewma(x: Float64Array2D, half_life: float, first_hour: int, first: int = 0) -
     NaN where the values present carry less than half of the weight that a full kernel of that reach has.
     """
     n, hours = x.shape
-    out = np.full((n, hours - first), np.nan)
+    out = np.empty((n, hours - first))
     decay = 0.5 ** (1.0 / half_life)
     daily = decay**DAY
     days = max(math.ceil(HALF_LIVES_REACHED * half_life / DAY), 1)
@@ -333,8 +348,8 @@ def ewma(x: Float64Array2D, half_life: float, first_hour: int, first: int = 0) -
             if not math.isnan(x[i, t]):
                 total += x[i, t]
                 weight += 1.0
-            if t >= first and weight >= 0.5 * full:
-                out[i, t - first] = total / weight
+            if t >= first:
+                out[i, t - first] = total / weight if weight >= 0.5 * full else np.nan
     return out
 
 

@@ -80,7 +80,7 @@ class FeaturePipeline:
         values = np.empty((len(self._names), len(cells)))
         with np.errstate(divide="ignore", invalid="ignore"):
             for out, column in zip(values, self._columns(panel), strict=True):
-                np.take(column.values, cells, out=out)
+                np.take(column.values, cells, out=out, mode="clip")  # the default mode buffers
         return pd.DataFrame(values.T, index=index, columns=self._names, copy=False)
 
     def update(self, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
