@@ -9,24 +9,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.calendar import Calendar
-from features.carry import Funding
-from features.cross import Cross
 from features.errors import UsageError
-from features.family import Column, Family
+from features.families import Column, Family
+from features.families.basis import Basis
+from features.families.calendar import Calendar
+from features.families.carry import Funding
+from features.families.comovement import Comovement
+from features.families.cross import Cross
+from features.families.flow_proxy import FlowProxy
+from features.families.implied import Implied
+from features.families.leverage import OpenInterest
+from features.families.macro import Macro
+from features.families.memory import Ladder, Path
+from features.families.order_book import OrderBook
+from features.families.orderflow import Flow, Volume
+from features.families.realised import Realised
+from features.families.trade_flow import TradeFlow
+from features.families.venues import Venues
 from features.live import LiveMarket
 from features.market import Market
-from features.memory import Ladder, Path
-from features.orderflow import Flow, Volume
 from features.panel import LOOKBACK_HOURS, Panel, Proxy
-from features.realised import Realised
 
-__all__ = ["FAMILIES", "FeaturePipeline"]
+__all__ = ["DEFAULT_FAMILIES", "FAMILIES", "FeaturePipeline"]
 
 DEFAULT_HORIZONS = (1, 4, 24, 72)
 FAMILIES: Mapping[str, type[Family]] = {
-    family.name: family for family in (Ladder, Path, Calendar, Realised, Volume, Flow, Funding, Cross)
+    family.name: family
+    for family in (
+        *(Ladder, Path, Calendar, Realised, Volume),
+        *(Cross, Comovement),
+        *(Funding, Venues, Basis, OpenInterest),
+        *(Flow, FlowProxy, TradeFlow, OrderBook),
+        *(Implied, Macro),
+    )
 }
+DEFAULT_FAMILIES = ("memory", "path", "calendar", "realised", "volume", "flow", "funding", "cross")
 
 
 class FeaturePipeline:
@@ -40,7 +57,7 @@ class FeaturePipeline:
 
     def __init__(
         self,
-        families: Sequence[str] = tuple(FAMILIES),
+        families: Sequence[str] = DEFAULT_FAMILIES,
         horizons: Sequence[int] = DEFAULT_HORIZONS,
         proxy: Proxy = "garman_klass",
     ) -> None:
@@ -54,7 +71,7 @@ class FeaturePipeline:
 
     @classmethod
     def default(cls) -> FeaturePipeline:
-        """All families, the default horizons, Garman-Klass variance."""
+        """The families that are proven to pay, the default horizons, Garman-Klass variance."""
         return cls()
 
     def transform(self, market: Market) -> pd.DataFrame:

@@ -35,6 +35,7 @@ PATIENCE: Final = {
     "open_interest": pd.Timedelta(hours=3),
     "implied_vol": pd.Timedelta(hours=3),
     "daily": pd.Timedelta(days=5),
+    "order_book": pd.Timedelta(hours=3),
 }
 BARS_OF_PATIENCE: Final = 3
 

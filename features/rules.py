@@ -6,6 +6,7 @@ Every rule is a vectorised pandera check; a row that breaks one is named by line
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from features.errors import DataInvalid
-from features.schemas import INTERVALS, OHLC, Table, dtype, nearest, to_utc
+from features.schemas import INTERVALS, OHLC, TIME_DTYPE, TRADE_MEASURES, Table, dtype, nearest, to_utc
 
 __all__ = ["conform", "inspect"]
 
@@ -24,6 +25,8 @@ EARLIEST: Final = pd.Timestamp("1980-01-01", tz="UTC")
 # The widest cap of any venue is 4 % a settlement; beyond 10 % a rate is a per-cent figure or an annual one.
 FUNDING_LIMIT: Final = 0.1
 ROUNDING: Final = 1e-9
+# What a cell should have been, by the column's type; any other is a number.
+_WORDS: Final = {TIME_DTYPE: "an instant", "str": "text"}
 # Names become folders of the store, so none may climb out of it.
 NAME: Final = r"\w[\w.\-]{0,63}"
 
@@ -86,17 +89,35 @@ def conform(frame: pd.DataFrame, spec: Table) -> tuple[pd.DataFrame, pd.DataFram
         elif pa.types.is_timestamp(column.type):
             columns[column.name] = to_utc(given)
         elif pa.types.is_string(column.type):
-            columns[column.name] = given.astype("str")
+            columns[column.name] = _text(given)
         else:
-            columns[column.name] = pd.to_numeric(given, errors="coerce").astype("float64")
+            columns[column.name] = _number(given)
         if given is None or not columns[column.name].hasnans:
             continue
         lost = (given.notna() & columns[column.name].isna()).to_numpy()
         if lost.any():
-            kind = "an instant" if pa.types.is_timestamp(column.type) else "a number"
+            kind = _WORDS.get(dtype(column.type), "a number")
             text = [f"{value!r} is not {kind}" for value in given[lost].astype("str")]
             faults.append(_faults(frame.index[lost], column.name, text))
     return pd.DataFrame(columns, index=frame.index), pd.concat(faults, ignore_index=True)
+
+
+def _number(values: pd.Series) -> pd.Series:
+    """Float64; what is no number is NaN, and so are truth values and instants, which pandas would count."""
+    if values.dtype.kind in "bmM":
+        return pd.Series(np.nan, index=values.index)
+    if values.dtype.kind == "O" and not isinstance(values.dtype, pd.StringDtype):
+        known = values.astype("object")
+        countable = known.map(lambda v: isinstance(v, (str, Number)) and not isinstance(v, bool))
+        values = known.where(countable.astype("bool"))
+    return pd.to_numeric(values, errors="coerce").astype("float64")
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Text; anything else (bytes, numbers, truth values) is missing instead of being spelt out."""
+    if not isinstance(values.dtype, pd.StringDtype):
+        values = values.astype("object").map(lambda value: value if isinstance(value, str) else None)
+    return values.astype("str")
 
 
 def _validate(frame: pd.DataFrame, spec: Table, now: pd.Timestamp) -> pd.DataFrame:
@@ -126,12 +147,14 @@ def _row_rules(spec: Table, now: pd.Timestamp) -> pan.DataFrameSchema:
             checks = [_rule(np.isfinite, "is not finite"), *_VALUES.get((spec.name, column.name), ())]
         elif column.name in {"symbol", "exchange", "underlying"}:
             checks = [_rule(lambda s: s.str.fullmatch(NAME), "is no name of letters, digits, '.', '_', '-'")]
+        elif column.name == "series":
+            checks = [_rule(lambda s: s.str.strip() != "", "is empty")]
         elif column.name == "interval":
             checks = [_rule(lambda s: s.isin(INTERVALS), f"is none of {', '.join(INTERVALS)}")]
         columns[column.name] = pan.Column(checks=checks, nullable=column.nullable)
     for name in spec.further:
-        finite = [_rule(np.isfinite, "is not finite")]
-        columns[name] = pan.Column(checks=finite, nullable=True, required=False)
+        checks = [_rule(np.isfinite, "is not finite"), *_VALUES.get((spec.name, name), ())]
+        columns[name] = pan.Column(checks=checks, nullable=True, required=False)
     across = [
         _rule(lambda d: ~(d[spec.clock] > now), f"{spec.clock}: lies in the future"),
         _rule(lambda d: ~(d["available_at"] < d[spec.clock]), f"available_at: is before {spec.clock}"),
@@ -158,6 +181,7 @@ def _at_most(part: str, whole: str) -> pan.Check:
 
 _POSITIVE: Final = _rule(lambda s: s > 0, "is not positive")
 _NOT_NEGATIVE: Final = _rule(lambda s: s >= 0, "is negative")
+_WHOLE: Final = _rule(lambda s: s % 1 == 0, "is not a whole number")
 _SHAPE: Final = (
     _rule(lambda d: ~(d["low"] > d[["open", "close"]].min(axis=1)), "low: is above open or close"),
     _rule(lambda d: ~(d["high"] < d[["open", "close"]].max(axis=1)), "high: is below open or close"),
@@ -168,16 +192,23 @@ _PARTS: Final = (
     _at_most("taker_buy_quote_volume", "quote_volume"),
 )
 _FLOW: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
+# Measures of trades that may be of either sign.
+_SIGNED: Final = {"signed_volume", "kyle_lambda", "bvc_signed_volume"}
 
 _VALUES: Final[dict[tuple[str, str], tuple[pan.Check, ...]]] = {
     **{(t, c): (_POSITIVE,) for t in ("bars", "mark", "spot", "implied_vol") for c in OHLC},
-    **{(t, c): (_NOT_NEGATIVE,) for t in ("bars", "spot") for c in _FLOW},
+    **{(t, c): (_NOT_NEGATIVE,) for t in ("bars", "spot") for c in _FLOW if c != "trades"},
+    **{(t, "trades"): (_NOT_NEGATIVE, _WHOLE) for t in ("bars", "spot")},
+    **{(t, c): (_NOT_NEGATIVE,) for t in ("bars", "spot") for c in TRADE_MEASURES if c not in _SIGNED},
+    **{(t, "vpin"): (_rule(lambda s: (s >= 0) & (s <= 1), "is not within [0, 1]"),) for t in ("bars", "spot")},
     ("funding", "funding_rate"): (
         _rule(lambda s: s.abs() <= FUNDING_LIMIT, f"is beyond ±{FUNDING_LIMIT} a settlement"),
     ),
     ("funding", "interval_hours"): (_rule(lambda s: (s > 0) & (s <= 24), "is not within (0, 24] hours"),),
     ("open_interest", "open_interest"): (_POSITIVE,),
     ("open_interest", "open_interest_value"): (_POSITIVE,),
+    **{("order_book", column): (_POSITIVE,) for column in ("bid", "ask", "bid_size", "ask_size")},
+    **{("order_book", f"{side}_depth_1pct"): (_NOT_NEGATIVE,) for side in ("bid", "ask")},
     ("margin_tiers", "tier"): (_rule(lambda s: (s >= 1) & (s % 1 == 0), "is not 1, 2, 3 …"),),
     ("margin_tiers", "min_notional"): (_NOT_NEGATIVE,),
     ("margin_tiers", "maint_margin_rate"): (
@@ -190,6 +221,7 @@ _ACROSS: Final[dict[str, tuple[pan.Check, ...]]] = {
     "spot": (*_SHAPE, *_PARTS, _GRID),
     "mark": (*_SHAPE, _GRID),
     "implied_vol": _SHAPE,
+    "order_book": (_rule(lambda d: ~(d["bid"] >= d["ask"]), "bid: is not below ask"),),
     "margin_tiers": (
         _rule(lambda d: d["max_notional"] > d["min_notional"], "max_notional: is not above min_notional"),
     ),

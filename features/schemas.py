@@ -48,11 +48,14 @@ INTERVALS: Final = {
     "1d": pd.Timedelta(days=1),
 }
 
-# Measures that only raw trades can give a bar.
+# Measures that only raw trades can give a bar; their formulas and units are those of features.trade_bars. What begins
+# with bvc_ is the guess of bulk-volume classification where no trade says its side.
 TRADE_MEASURES: Final = (
     *("realised_variance", "realised_quarticity", "bipower_variation", "med_rv"),
     *("semivariance_up", "semivariance_down", "signed_volume", "large_trades"),
     *("kyle_lambda", "amihud", "vpin"),
+    *("duration_mean", "duration_cv", "run_length_mean", "run_length_max"),
+    *("bvc_taker_buy_volume", "bvc_signed_volume"),
 )
 
 
@@ -139,6 +142,12 @@ TABLES: Final[dict[str, Table]] = {
             ("symbol", "event_time"),
             ("open_interest", "open_interest_value"),
             ("open_interest_value",),
+        ),
+        _table(
+            "order_book",
+            ("symbol", "event_time"),
+            ("bid", "ask", "bid_size", "ask_size", "bid_depth_1pct", "ask_depth_1pct"),
+            ("bid_depth_1pct", "ask_depth_1pct"),
         ),
         _table("implied_vol", ("underlying", "close_time"), OHLC, ("open", "high", "low")),
         _table("daily", ("series", "date"), ("close",)),

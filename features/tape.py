@@ -49,22 +49,24 @@ class Tape:
         self.end: pd.Timestamp | None = None
         self._cells: list[_Cell] = []
         self._at = 0
+        self._rows: npt.NDArray[np.intp] | None = None
         self.is_new = True
 
     def step(self, symbols: Sequence[str], end: pd.Timestamp) -> None:
         """Begin the next step, up to ``end``; symbols never seen before have no past."""
-        if tuple(symbols) != self.symbols:
-            rows = pd.Index(self.symbols).get_indexer(pd.Index(symbols))
-            for cell in self._cells:
-                if cell.past is not None:
-                    cell.past = np.where((rows >= 0)[:, None], cell.past[rows], np.nan)
+        moved = tuple(symbols) != self.symbols
+        self._rows = pd.Index(self.symbols).get_indexer(pd.Index(symbols)) if moved else None
         self.is_new = self.end is None
         self.symbols, self.end, self._at = tuple(symbols), end, 0
 
     def extend(self, label: str, x: Array, reach: int) -> tuple[Array, int]:
         """``x`` with the columns before it, and how many those are; remembers what the next step's values will read."""
         cell = self._next(label)
-        joined = np.ascontiguousarray(x if cell.past is None else np.concatenate([cell.past, x], axis=1))
+        past = cell.past
+        # One row is the market's own and has a past whatever symbols come.
+        if past is not None and self._rows is not None and len(x) > 1:
+            past = np.where((self._rows >= 0)[:, None], past[self._rows], np.nan)
+        joined = np.ascontiguousarray(x if past is None else np.concatenate([past, x], axis=1))
         first = joined.shape[1] - x.shape[1]
         cell.past = joined[:, max(joined.shape[1] - reach + 1, 0) :].copy()
         return joined, first

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from features.memory import RAW_HALF_LIVES
+from features.families.memory import RAW_HALF_LIVES
 from models.members import Member, log_targets, require
 
 __all__ = ["EWMA", "HAR", "linear"]

@@ -12,7 +12,7 @@ import pandas as pd
 from features.errors import UsageError
 from features.market import Market
 from features.panel import Panel
-from features.pipeline import FAMILIES, FeaturePipeline
+from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from features.targets import interval_arrays
 from training.config import RunConfig
 from training.folds import Rows
@@ -73,7 +73,7 @@ class Material:
 
 def prepare(market: Market, config: RunConfig) -> Material:
     """Features and targets of every origin of the market, under the configuration's proxy, families and horizons."""
-    families = config.features.families or tuple(FAMILIES)
+    families = config.features.families or DEFAULT_FAMILIES
     if missing := sorted(set(NEEDED) - set(families)):
         raise UsageError(
             f"features.families lacks {', '.join(missing)}: every member, and each forecast's status, is made of "

@@ -1,8 +1,9 @@
 """The embedded simulated market: the contract's tables from a model whose truth is known.
 
-Its law of motion stands in ``simulated_dynamics``, its walk in ``simulated_paths``, the best possible
-forecast in ``simulated_oracle``. This module writes down what an exchange would publish. Around the price P
-and the variance and state (ν, g, q, o) of those pages, with an own noise z wherever it stands:
+Its law of motion stands in ``simulated_dynamics``, its walk in ``simulated_paths``, its order book in
+``simulated_book``, the best possible forecast in ``simulated_oracle``. This module writes down what an exchange
+would publish. Around the price P and the variance and state (ν, g, q, o) of those pages, with an own noise z
+wherever it stands:
 
     direction' = ρ_d direction + z + …z_r,  imbalance = tanh(a e^{q/2} (direction + z) ± jumps)
     ln volume = ½ ln(ν √g) + ¼ q + z + AR,  ln trades = ln volume + ¼ q + z   toxic flow: busy and one-sided
@@ -23,6 +24,7 @@ import pandas as pd
 
 from features.errors import UsageError
 from features.schemas import TABLES
+from features.sources.simulated_book import order_book
 from features.sources.simulated_dynamics import (
     PROFILES,
     STATES,
@@ -125,6 +127,7 @@ def simulate(
         "spot": [_bars(p, hours, spot=True) for p in paths],
         "funding": [_funding(p, hours) for p in paths],
         "open_interest": [_open_interest(p, hours) for p in paths],
+        "order_book": [order_book(p, hours) for p in paths],
         "implied_vol": [_implied_vol(truth, paths[0], dynamics)],
         "daily": [_daily(truth, market.normal[BURN_IN:], days, begin)],
         "margin_tiers": [_margin_tiers(p.profile, begin) for p in paths],

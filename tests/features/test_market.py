@@ -36,7 +36,7 @@ def every_table() -> dict[str, pd.DataFrame]:
             row: dict[str, Any] = dict.fromkeys(spec.columns, 1.0)
             row |= {c: "1h" if c == "interval" else "A" for c in spec.identity if c != spec.clock}
             row |= {"source": "parquet", spec.clock: START + HOUR * number, "funding_rate": 1e-4}
-            row |= {"available_at": row[spec.clock] + HOUR * (1 + number % 3), "min_notional": 0.0}
+            row |= {"available_at": row[spec.clock] + HOUR * (1 + number % 3), "min_notional": 0.0, "bid": 0.5}
             rows.append({column: row[column] for column in spec.columns} | ({"tier": 1} if "tier" in row else {}))
         tables[name] = pd.DataFrame(rows)
     return tables

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from features.errors import DataInvalid, UsageError
-from features.family import Column
+from features.families import Column
 from features.leak_report import differences
 from features.leakage import cut_times
 from features.market import Market
 from features.panel import SEASON_HOURS, Panel
-from features.pipeline import FAMILIES, FeaturePipeline
+from features.pipeline import DEFAULT_FAMILIES, FAMILIES, FeaturePipeline
 from features.schemas import TABLES
 from features.sources import import_data
 from features.sources.simulated import simulate
@@ -23,7 +23,8 @@ HOUR = pd.Timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def pipeline() -> FeaturePipeline:
-    return FeaturePipeline.default()
+    """Every family there is, in the default or not."""
+    return FeaturePipeline(tuple(FAMILIES))
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +97,29 @@ def test_bar_by_bar_is_the_batch(rough_market: Market, pipeline: FeaturePipeline
     whole = pipeline.transform(rough_market)
     begin = rough_market.bars().index.get_level_values("close_time").min()
     start = (begin + pd.Timedelta(days=day)).ceil("h")
-    live = FeaturePipeline.default()
+    live = FeaturePipeline(tuple(FAMILIES))
     for step in range(7):
         t = start + HOUR * step
         row = live.update(arrivals(rough_market, None if step == 0 else t - HOUR, t))
         assert_same(upto(whole, t, t - HOUR), row, t)
+
+
+def test_a_listing_that_no_table_announced_has_the_past_of_the_market(pipeline: FeaturePipeline) -> None:
+    """Its own series begin with it; those of the whole market do not."""
+    tables = dict(simulate(seed=9, days=60, symbols=4).tables)
+    listing = tables["bars"]["close_time"].min().floor("D") + pd.Timedelta(days=50)
+    late = sorted(tables["bars"]["symbol"].unique())[1]
+    for name, rows in tables.items():
+        if "symbol" in rows:
+            tables[name] = rows[(rows["symbol"] != late) | (rows["available_at"] > listing)]
+    market = Market.from_tables(tables)
+    whole = pipeline.transform(market)
+    live = FeaturePipeline(tuple(FAMILIES))
+    live.update(arrivals(market, None, listing - 2 * HOUR))
+    for step in range(-1, 30):
+        t = listing + HOUR * step
+        assert_same(upto(whole, t, t - HOUR), live.update(arrivals(market, t - HOUR, t)), t)
+    assert late in market.as_of(t).symbols
 
 
 def test_update_names_what_it_needs(pipeline: FeaturePipeline) -> None:
@@ -128,7 +147,10 @@ def test_every_column_is_described_once(rough_market: Market, pipeline: FeatureP
     made = pipeline.transform(rough_market.as_of("2023-01-20"))
     assert list(described["name"]) == list(made.columns)
     assert described["name"].is_unique
-    assert len(described) >= 90
+    assert len(described) >= 260
+    assert set(described["sign"]) == {"+", "-", "±"}
+    assert set(described["group"]) == {"history", "cross", "funding", "flow", "implied"}
+    assert set(FeaturePipeline.default().describe()["family"]) == set(DEFAULT_FAMILIES) <= set(FAMILIES)
     assert (made.dtypes == "float64").all()
     assert set(described["family"]) == set(FAMILIES)
     assert (described[["formula", "unit", "feeds"]] != "").all(axis=None)
@@ -161,7 +183,9 @@ def test_documented_look_backs_are_enough(long_market: Market, pipeline: Feature
     for lookback in (1, 24, 168, max(groups)):
         assert not wrong(lookback + margin + season, [n for k, names in groups.items() if k <= lookback for n in names])
     assert not wrong(pipeline.warmup, list(described.index))
-    assert set(described.loc[sorted(seasonal), "family"]) <= {"memory", "path", "calendar", "cross", "realised"}
+    assert set(described.loc[sorted(seasonal), "family"]) <= {
+        *("memory", "path", "calendar", "cross", "realised", "comovement", "volume", "open_interest")
+    }
     assert {name for name in seasonal if described.loc[name, "family"] == "realised"} <= {
         "log_rv_15m_1h",
         "log_rv_15m_24h",
@@ -178,12 +202,13 @@ def test_missing_feeds_are_nan_with_an_age(rough_market: Market, pipeline: Featu
         ["interval", "symbol", "close_time", "open", "high", "low", "close", "volume"]
     ]
     plain = pipeline.transform(Market.from_tables({"bars": bare}))
-    absent = pipeline.describe().set_index("name")["feeds"].str.contains("bars 15m|taker|trades|funding")
-    ages = {"age_funding", "age_taker_flow", "age_bars_15m"}
-    for name in absent.index[absent]:
-        if name in ages:
-            assert (plain[name] == 720).all()
-        elif name != "hours_to_funding":
+    described = pipeline.describe().set_index("name")
+    absent = described.index[~described["feeds"].isin(["bars", "clock", "symbols"])]
+    clock = {"hours_to_funding"}  # eight hours is the convention until a settlement is seen
+    for name in absent:
+        if name.startswith("age_"):
+            assert (plain[name] == 720).all(), name
+        elif name not in clock:
             assert plain[name].isna().all(), name
     assert list(plain.columns) == list(made.columns)
 

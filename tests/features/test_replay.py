@@ -6,8 +6,8 @@ import pytest
 
 from features import replay
 from features.errors import UsageError
+from features.families.memory import HAR_HOURS
 from features.market import Market
-from features.memory import HAR_HOURS
 from features.panel import Panel
 from features.pipeline import FeaturePipeline
 

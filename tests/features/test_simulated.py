@@ -254,6 +254,22 @@ def test_implied_volatility_expects_the_month_ahead_at_a_premium(market: Simulat
     assert implied["close"].loc[at] / fair == pytest.approx(math.exp(0.06), rel=0.1)
 
 
+def test_the_book_widens_and_thins_before_variance(market: Simulation) -> None:
+    book = market.tables["order_book"].set_index(["symbol", "event_time"])
+    truth = market.truth.set_index(["symbol", "close_time"]).rename_axis(["symbol", "event_time"])
+    close = market.tables["bars"].query("interval == '1h'").set_index(["symbol", "close_time"])["close"]
+    middle = 0.5 * (book["bid"] + book["ask"])
+    assert np.allclose(np.log(middle), np.log(close.rename_axis(middle.index.names).reindex(middle.index)), atol=1e-12)
+    spread = np.log((book["ask"] - book["bid"]) / middle)
+    depth = np.log(book["bid_depth_1pct"] + book["ask_depth_1pct"])
+    ahead = np.log(truth["integrated_variance"]).groupby("symbol").shift(-1)
+    for symbol in book.index.unique("symbol"):
+        coming = ahead.loc[symbol]
+        assert spread.loc[symbol].corr(coming) > 0.2
+        assert depth.loc[symbol].corr(coming) < -0.1
+    assert ((book["bid_size"] + book["ask_size"]) * middle < book["bid_depth_1pct"] + book["ask_depth_1pct"]).all()
+
+
 def test_margin_tiers_charge_continuously(market: Simulation) -> None:
     for _, tiers in market.tables["margin_tiers"].groupby("symbol"):
         np.testing.assert_array_equal(tiers["max_notional"].to_numpy()[:-1], tiers["min_notional"].to_numpy()[1:])

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from features.family import Column, Family
+from features.families import Column, Family
 from features.measures import VARIANCE_FLOOR, parkinson, rogers_satchell
 from features.panel import Array, Panel
 
@@ -66,9 +66,11 @@ class Realised(Family):
             panel.inside_hours(name) for name in ("squared_returns", "med_rv", "quarticity", "semivariance_down")
         )
         feeds = ("bars 15m",)
+        # The season of the same hours: none for those without the measure.
+        seasonal = np.where(np.isnan(inside), np.nan, np.exp(panel.log_season))
         for hours in (1, 24):
             rv, med, quartic, falls = (panel.mean(x, (hours,))[0] for x in (inside, med_rv, quarticity, falls_inside))
-            season = panel.mean(np.exp(panel.log_season), (hours,))[0]
+            season = panel.mean(seasonal, (hours,))[0]
             yield Column(
                 f"log_rv_15m_{hours}h",
                 _log_ratio(rv, season),

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from features.family import Column, Family
+from features.families import Column, Family
 from features.panel import SEASON_HOURS, Array, Panel
 
 __all__ = ["Calendar"]

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from features import kernels
-from features.family import Column, Family
+from features.families import Column, Family
 from features.measures import VARIANCE_FLOOR
 from features.panel import Array, Panel
 
