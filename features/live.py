@@ -25,9 +25,9 @@ class LiveMarket:
         self._first_bar = pd.Series(dtype="datetime64[us, UTC]")
         self._quarters = pd.DataFrame()
 
-    def step(self, rows: Mapping[str, pd.DataFrame], proxy: Proxy) -> Panel:
+    def step(self, rows: Mapping[str, pd.DataFrame], proxy: Proxy, checked: bool = True) -> Panel:
         """The panel of the hours after the last step, up to the newest hourly bar of ``rows``."""
-        new = Market.from_tables({name: frame for name, frame in rows.items() if len(frame)})
+        new = Market.from_tables({name: frame for name, frame in rows.items() if len(frame)}, checked=checked)
         bars = new.table("bars", "1h")
         last = self._tape.end
         if bars.empty or (last is not None and bars["close_time"].max() <= last):

@@ -60,13 +60,16 @@ class Market:
         return cls(opened, {}, opened.symbols())
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, pd.DataFrame], symbols: pd.DataFrame | None = None) -> Market:
+    def from_tables(
+        cls, tables: Mapping[str, pd.DataFrame], symbols: pd.DataFrame | None = None, *, checked: bool = True
+    ) -> Market:
         """A market of flat frames with the tables' columns.
 
         ``available_at`` may be left out of bars (it is then ``close_time``), ``source`` of any table.
-        ``symbols`` (``symbol, first_bar``) is derived from the hourly bars if None.
+        ``symbols`` (``symbol, first_bar``) is derived from the hourly bars if None. ``checked=False`` is for rows of a
+        store, which were judged when they came in. Raises ``DataInvalid`` naming the first bad row.
         """
-        held = {name: _complete(frame, table(name)) for name, frame in tables.items()}
+        held = {name: _complete(frame, table(name), checked) for name, frame in tables.items()}
         if symbols is None:
             bars = held.get("bars", empty(table("bars")))
             first = bars[bars["interval"] == "1h"].groupby("symbol", sort=True)["close_time"].min()

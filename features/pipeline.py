@@ -100,17 +100,18 @@ class FeaturePipeline:
                 np.take(column.values, cells, out=out, mode="clip")  # the default mode buffers
         return pd.DataFrame(values.T, index=index, columns=self._names, copy=False)
 
-    def update(self, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    def update(self, rows: Mapping[str, pd.DataFrame], *, checked: bool = True) -> pd.DataFrame:
         """Take in all tables' new rows up to one origin and return that origin's features, as in ``transform``.
 
         The first call may bring a whole history (at least ``warmup`` bars, if there are as many); each further one costs
         one hour, whatever the history. Rows of every symbol come together, because the cross-section reads them all; after
-        an outage one call brings all missed rows. Raises ``DataInvalid`` without any new hourly bar, and where a row was
-        known before the last origin or becomes known after this one: batch would have used it at another hour.
+        an outage one call brings all missed rows. ``checked=False`` leaves out the check of every row, for rows of a store.
+        Raises ``DataInvalid`` without any new hourly bar, and where a row was known before the last origin or becomes known
+        after this one: batch would have used it at another hour.
         """
         if self._live is None:
             self._live = LiveMarket()
-        panel = self._live.step(rows, self.proxy)
+        panel = self._live.step(rows, self.proxy, checked)
         newest = np.zeros((len(panel.symbols), len(panel)), dtype=np.bool_)
         newest[:, -1] = ~np.isnan(panel.close[:, -1])
         return self._frame(panel, newest)

@@ -27,8 +27,8 @@ def replay(market: Market, pipeline: FeaturePipeline, start: pd.Timestamp, bars:
     bar give no row.
     """
     live = FeaturePipeline(pipeline.families, pipeline.horizons, pipeline.proxy)
-    live.update(_tables(market.since(start - (live.warmup + 1) * HOUR).as_of(start)))
-    rows = [live.update(new) for new in arrivals(market, start, start + bars * HOUR)]
+    live.update(_tables(market.since(start - (live.warmup + 1) * HOUR).as_of(start)), checked=False)
+    rows = [live.update(new, checked=False) for new in arrivals(market, start, start + bars * HOUR)]
     return pd.concat(rows).sort_index(kind="stable") if rows else pd.DataFrame()
 
 

@@ -19,6 +19,7 @@ from forecaster.commands.serving import Promoted, Trained
 from forecaster.policy.comparison import METRICS
 from forecaster.sinks.parquet import Written
 from forecaster.terminal import Failure
+from training.feature_gains import Kind as StepKind
 from training.scorecard import scores_schema
 
 __all__ = ["FILES", "OUTPUTS", "json_schema"]
@@ -125,6 +126,19 @@ class Imported(BaseModel):
     notes: list[Note]
 
 
+class Fetched(BaseModel):
+    """What was downloaded, found, and refused, and what became of the rows."""
+
+    downloaded: list[str]
+    present: list[str]
+    revised: list[str]
+    not_published: list[str]
+    refused: list[Skipped]
+    imports: list[Imported]
+    rows: dict[str, int]
+    newest: dict[str, str | None]
+
+
 class Checked(BaseModel):
     """Findings, errors first, and the rows looked at, by table."""
 
@@ -197,6 +211,49 @@ class LeakChecked(BaseModel):
     leaks: list[LeakedCell]
 
 
+class FeatureVerdict(BaseModel):
+    """What a group or a family of features is worth, in one word, and between which sets of families."""
+
+    subject: str
+    kind: StepKind
+    base: list[str]
+    full: list[str]
+    verdict: Literal["pays", "harms", "no evidence", "not scored"]
+    reason: str
+
+
+class FeatureStep(BaseModel):
+    """Share of QLIKE saved and onset skill added, with 90 % intervals, for one model and horizon."""
+
+    subject: str
+    kind: StepKind
+    model: str
+    horizon_hours: int
+    rows: int
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    gain_better: int
+    gain_symbols: int
+    gain_full: float | None
+    gain_by_year: dict[str, float | None]
+    onset: float | None
+    onset_low: float | None
+    onset_high: float | None
+    onset_better: int
+    onset_symbols: int
+    onset_by_year: dict[str, float | None]
+
+
+class FeaturesReported(BaseModel):
+    """Where the study of the features lies, its verdicts, and the figures behind them."""
+
+    document: str
+    page: str
+    verdicts: list[FeatureVerdict]
+    steps: list[FeatureStep]
+
+
 FILES: Final[dict[str, type]] = {"diagnostics": Diagnostics, "manifest": Manifest, "error": Error}
 OUTPUTS: Final[dict[str, type]] = {
     "demo": Demonstrated,
@@ -207,8 +264,10 @@ OUTPUTS: Final[dict[str, type]] = {
     "forecast": Forecasted,
     "leakcheck": LeakChecked,
     "schema": Names,
+    "data.fetch": Fetched,
     "data.import": Imported,
     "data.check": Checked,
+    "features.report": FeaturesReported,
     "policy": Schedule,
     "policy.replay": Schedule,
     "policy.explain": Explanation,

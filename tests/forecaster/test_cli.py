@@ -26,7 +26,7 @@ from forecaster.commands.schemas import Names, schema
 from forecaster.terminal import Terminal
 
 COMMAND = Path(sys.executable).parent / "forecaster"
-COMMANDS = ["demo", "run", "evaluate", "train", "promote", "forecast", "leakcheck", "schema", "data", "policy"]
+COMMANDS = "demo run evaluate train promote forecast leakcheck schema data features policy".split()
 SPAN = ["--start", "2023-04-05", "--end", "2023-04-25", "--out", "out"]
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -67,7 +67,14 @@ def test_help_names_the_commands_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [*([name] for name in COMMANDS), ["data", "import"], ["data", "check"], ["policy", "replay"]]
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        ["data", "import"],
+        ["data", "check"],
+        ["features", "report"],
+        ["policy", "replay"],
+    ],
 )
 def test_every_command_has_help(words: list[str], invoke: Invoke) -> None:
     code, out, err = invoke(*words, "--help")
@@ -76,7 +83,7 @@ def test_every_command_has_help(words: list[str], invoke: Invoke) -> None:
     assert invoke(*words, "--help", "--json") == (0, out, "")
 
 
-@pytest.mark.parametrize("group", ["forecaster", "forecaster data"])
+@pytest.mark.parametrize("group", ["forecaster", "forecaster data", "forecaster features"])
 def test_no_command_is_answered_in_one_line(group: str, invoke: Invoke) -> None:
     told = f"name a command; see {group} --help"
     words = group.split()[1:]
@@ -104,7 +111,7 @@ def outputs() -> set[str]:
 
 
 def test_result_is_text_json_or_nothing(store: Path, invoke: Invoke) -> None:
-    assert invoke("data", "check", "--store", store) == (0, "54,018 rows in 8 tables; 0 findings\n", "")
+    assert invoke("data", "check", "--store", store) == (0, "60,258 rows in 9 tables; 0 findings\n", "")
     code, out, err = invoke("data", "check", "--store", store, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["rows"]["mark"] == 2 * 130 * 24
@@ -250,7 +257,7 @@ def test_run_without_a_span(config: Path, store: Path, invoke: Invoke) -> None:
 def test_folder_without_any_market_data(tmp_path: Path, invoke: Invoke) -> None:
     (tmp_path / "notes.txt").write_text("buy low")
     shown = invoke("data", "import", "--from", "freqtrade", tmp_path, "--store", "store")
-    refused(shown, 3, "notes.txt", "PAIR-TIMEFRAME", "the sources are freqtrade, vision, parquet, simulated")
+    refused(shown, 3, "notes.txt", "PAIR-TIMEFRAME", "the sources are freqtrade, vision, parquet, trades, simulated")
 
 
 def test_folder_of_another_source(tmp_path: Path, invoke: Invoke) -> None:
