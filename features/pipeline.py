@@ -24,6 +24,7 @@ from features.families.memory import Ladder, Path
 from features.families.order_book import OrderBook
 from features.families.orderflow import Flow, Volume
 from features.families.realised import Realised
+from features.families.spot_flow import SpotFlow
 from features.families.trade_flow import TradeFlow
 from features.families.venues import Venues
 from features.live import LiveMarket
@@ -39,7 +40,7 @@ FAMILIES: Mapping[str, type[Family]] = {
         *(Ladder, Path, Calendar, Realised, Volume),
         *(Cross, Comovement),
         *(Funding, Venues, Basis, OpenInterest),
-        *(Flow, FlowProxy, TradeFlow, OrderBook),
+        *(Flow, SpotFlow, FlowProxy, TradeFlow, OrderBook),
         *(Implied, Macro),
     )
 }
