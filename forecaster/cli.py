@@ -115,7 +115,7 @@ def run(
 @data.command("import", epilog=EPILOG)
 def data_import(
     path: Annotated[str, Argument(metavar="PATH", help="File or folder; simulated: seed:7, or a TOML file.")],
-    kind: Annotated[str, Option("--from", metavar="freqtrade|vision|parquet|simulated", help="The format.")],
+    kind: Annotated[str, Option("--from", metavar="freqtrade|vision|trades|parquet|simulated", help="The format.")],
     store: StoreDir = None,
     table: Annotated[str | None, Option("--table", metavar="NAME", help="parquet: the table to fill.")] = None,
     columns: Annotated[
@@ -127,11 +127,17 @@ def data_import(
     delay: Annotated[
         str | None, Option("--delay", metavar="24h", help="parquet: how long after its clock a row is known.")
     ] = None,
+    intervals: Annotated[
+        str, Option("--intervals", metavar="1m,1h", help="trades: the bars to make; default: 1m,1h.")
+    ] = "",
 ) -> Outcome:
     """Read, check and store; bad rows: quarantine, exit 3."""
     from forecaster.commands.data import data_import as perform
 
-    report = perform(kind, path, store, table=table, columns=_listed(columns), set_=constants or (), delay=delay)
+    report = perform(
+        kind, path, store, table=table, columns=_listed(columns), set_=constants or (), delay=delay,
+        intervals=_listed(intervals),
+    )  # fmt: skip
     return Outcome(report, DataInvalid.exit_code if report.quarantined else 0)
 
 

@@ -26,7 +26,9 @@ from forecaster.commands.schemas import Names, schema
 from forecaster.terminal import Terminal
 
 COMMAND = Path(sys.executable).parent / "forecaster"
-COMMANDS = "demo run evaluate train promote forecast leakcheck schema data features policy".split()
+COMMANDS = [
+    "demo", "run", "evaluate", "train", "promote", "forecast", "leakcheck", "schema", "data", "features", "policy",
+]  # fmt: skip
 SPAN = ["--start", "2023-04-05", "--end", "2023-04-25", "--out", "out"]
 
 pytestmark = pytest.mark.usefixtures("environment")

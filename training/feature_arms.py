@@ -1,0 +1,280 @@
+"""Out-of-sample forecasts from parts of the features: the same folds, rows and members, other columns.
+
+An arm is a set of families of features. Every arm is fitted on the same thinned rows before each fold's border, forecasts
+the same origins, and is levelled the same way, so that two arms differ by nothing but their columns. The matrix of all
+features lies in memory once: workers map it, and take the rows and columns of their own task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.errors import Interrupted, UsageError
+from features.panel import MICROSECONDS_PER_HOUR
+from models.catalogue import make
+from models.combination import level
+from models.distribution import residual_law, states
+from models.ensemble import VARIANCE_FLOOR
+from models.regimes import calibrate, exceedances, probability_columns
+from training.config import Component, RunConfig
+from training.folds import Rows, committed, fold_key, micros, read_fold, run_fold
+from training.material import NEEDED, Material
+from training.splits import Fold
+
+__all__ = ["CLASSICAL", "EVERY_HOURS", "LOG_MEAN", "REFERENCES", "RIDGE", "Arm", "Forecasts", "forecast", "trainable"]
+
+Array = npt.NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+LOG_MEAN: Final = "log_mean"
+"""The mean of the members' log forecasts: the model on which verdicts rest."""
+CLASSICAL: Final = tuple(Component(kind=kind) for kind in ("ewma", "har", "har_seasonal"))
+"""Members without any of the features in question: they name the shock day, and are the reference."""
+EVERY_HOURS: Final = 5
+"""Training rows lie on every fifth hour since the epoch: every hour of the day occurs, and fits take a fifth of the time."""
+ROWS_PER_COLUMN: Final = 10
+RIDGE: Final = "har_x"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Families whose columns are used, and which members are trained on what.
+
+    ``signals``: the configuration's members, pooled over symbols, with every hour of the ``focus`` symbol among the thinned
+    rows; ``classical``: the reference, pooled; ``own``: the ridge, on the rows of the ``focus`` symbol alone.
+    """
+
+    families: tuple[str, ...]
+    training: Literal["signals", "classical", "own"] = "signals"
+    focus: str | None = None
+
+    def members(self, config: RunConfig) -> tuple[Component, ...]:
+        """The members that are fitted."""
+        if self.training == "classical":
+            return CLASSICAL
+        return tuple(m for m in config.members if self.training == "signals" or m.kind == RIDGE)
+
+    def trains_on(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Rows that may train at all."""
+        own = rows.symbol == (-1 if self.focus is None else rows.symbols.index(self.focus))
+        if self.training == "own":
+            return np.asarray(own)
+        return np.asarray((rows.origin // MICROSECONDS_PER_HOUR % EVERY_HOURS == 0) | own)
+
+    @property
+    def judged(self) -> str:
+        """The model whose onset is judged."""
+        return "har_seasonal" if self.training == "classical" else LOG_MEAN
+
+    @property
+    def name(self) -> str:
+        """A short name for a folder."""
+        return hashlib.sha256(json.dumps([self.families, self.training, self.focus]).encode()).hexdigest()[:16]
+
+
+REFERENCES: Final = Arm(NEEDED, "classical")
+"""The classical members' own arm."""
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """One arm's levelled forecasts on the part ``span`` of the grid: arrays (n_symbols, n_hours of the span).
+
+    ``log_variance``: (model, horizon) to ``ln F``; ``p_onset``: likewise, for the models whose onset is judged.
+    """
+
+    span: slice
+    log_variance: Mapping[tuple[str, int], Array]
+    p_onset: Mapping[tuple[str, int], Array]
+
+
+@dataclass(frozen=True)
+class _Task:
+    fold: Fold
+    arm: Arm
+    members: tuple[Component, ...]
+    columns: npt.NDArray[np.intp]
+    folder: Path
+    key: str
+
+
+def trainable(folds: Sequence[Fold], rows: Rows, config: RunConfig, arm: Arm | None = None) -> list[Fold]:
+    """The folds that hold enough training rows for every member on all columns; only warm-up folds may lack them.
+
+    ``arm``: whose training rows are counted (None: the thinned rows of all symbols). Raises ``UsageError`` where a scored
+    fold has too few.
+    """
+    arm = arm or REFERENCES
+    leaves = [2 * make(m.kind, m.params).get_params().get("min_data_in_leaf", 0) for m in config.members]
+    needed = max(ROWS_PER_COLUMN * (len(rows.columns) + 2), *leaves)
+    origins = np.sort(rows.origin[arm.trains_on(rows) & np.isfinite(rows.variance[:, -1])])
+    resolved = origins + rows.horizons[-1] * MICROSECONDS_PER_HOUR
+    kept = []
+    for fold in folds:
+        count = int(np.searchsorted(resolved, micros(fold.train_end), side="right"))
+        if fold.train_start is not None:
+            count -= int(np.searchsorted(origins, micros(fold.train_start)))
+        if count >= needed:
+            kept.append(fold)
+        elif fold.index >= 0:
+            whose = f"of {arm.focus}" if arm.training == "own" else f"every {EVERY_HOURS} hours"
+            raise UsageError(
+                f"the fold of {fold.test_start:%Y-%m-%d} has {count} training rows ({whose}) and {len(rows.columns)} "
+                f"features need {needed}; start later, import more history, or lower members.lightgbm.params.min_data_in_leaf"
+            )
+    return kept
+
+
+def forecast(
+    arms: Sequence[Arm],
+    columns: Mapping[str, Sequence[str]],
+    material: Material,
+    folds: Sequence[Fold],
+    config: RunConfig,
+    data_sha256: str,
+    folder: Path,
+    jobs: int,
+    progress: Progress | None = None,
+) -> dict[Arm, Forecasts]:
+    """Every arm's forecasts over the folds; finished (arm, fold) pairs are kept in ``folder`` and not made again.
+
+    ``columns``: family to its columns. Raises ``Interrupted`` when stopped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for orphan in folder.glob(".*.tmp"):  # of a process that was killed
+        shutil.rmtree(orphan, ignore_errors=True)
+    tasks = []
+    for arm in dict.fromkeys(arms):
+        names = [name for family in arm.families for name in columns[family]]
+        chosen = np.array([material.rows.columns.index(name) for name in names], dtype=np.intp)
+        # Two stores, two parts of one store or two sets of columns must not share a fold.
+        data = json.dumps(
+            [data_sha256, str(material.times[0]), str(material.times[-1]), names, arm.training, arm.focus, EVERY_HOURS]
+        )
+        settings = config.model_copy(update={"members": arm.members(config)})
+        # A symbol's own history may be too short for the first folds to warm up.
+        own = trainable(folds, material.rows, config, arm) if arm.training == "own" else folds
+        for fold in own:
+            place = folder / f"{fold.test_start:%Y%m%dT%H%M}-{arm.name}"
+            tasks.append(_Task(fold, arm, settings.members, chosen, place, fold_key(fold, settings, data)))
+    _in_parallel(
+        [(_fit, task, material.rows) for task in tasks if not committed(task.folder, task.key)],
+        len(tasks), jobs, "fits", f"; finished fits are kept in {folder}", progress,
+    )  # fmt: skip
+    places = {arm: [task.folder for task in tasks if task.arm == arm] for arm in dict.fromkeys(arms)}
+    horizons = {h: {k: material.targets[h][k] for k in _TARGETS} for h in config.horizons}
+    made = _in_parallel(
+        [(_levelled, arm, places[arm], material.symbols, material.times, horizons) for arm in places],
+        len(places), jobs, "levels and onset", "", progress,
+    )  # fmt: skip
+    return dict(zip(places, made, strict=True))
+
+
+_TARGETS: Final = ("variance", "threshold_normal", "threshold_stress", "threshold_crisis", "regime_now")
+
+
+def _fit(task: _Task, rows: Rows) -> None:
+    """Fit and forecast one fold of one arm from the rows and columns that it needs, and keep the result."""
+    fold = task.fold
+    tested = (rows.origin >= micros(fold.test_start)) & (rows.origin < micros(fold.test_end))
+    trained = task.arm.trains_on(rows) & (rows.origin < micros(fold.test_start))
+    if task.arm.training == "own":
+        tested &= task.arm.trains_on(rows)
+    at = np.flatnonzero(tested | trained)
+    part = replace(
+        rows,
+        features=rows.features[np.ix_(at, task.columns)],
+        columns=tuple(rows.columns[k] for k in task.columns),
+        variance=rows.variance[at],
+        symbol=rows.symbol[at],
+        origin=rows.origin[at],
+    )
+    run_fold(fold, part, task.members, task.folder, task.key)
+
+
+def _levelled(
+    arm: Arm,
+    places: Sequence[Path],
+    symbols: Sequence[str],
+    times: pd.DatetimeIndex,
+    targets: Mapping[int, Mapping[str, Array]],
+) -> Forecasts:
+    """One arm's forecasts and their mean, each on the level of its own resolved forecasts, and the onset they imply."""
+    table = pd.concat([read_fold(place).forecasts for place in places])
+    row = pd.Index(symbols).get_indexer(table.index.get_level_values("symbol"))
+    column = times.get_indexer(pd.DatetimeIndex(table.index.get_level_values("origin")).as_unit("us"))
+    span = slice(int(column.min()), int(column.max()) + 1)
+    members = list(dict.fromkeys(table.columns.get_level_values(0)))
+    log_variance, p_onset = {}, {}
+    for h, arrays in targets.items():
+        came = {name: x[:, span] for name, x in arrays.items()}
+        raw = {}
+        for member in members:
+            raw[member] = np.full(came["variance"].shape, np.nan)
+            raw[member][row, column - span.start] = table[member, h].to_numpy(np.float64)
+        if arm.judged == LOG_MEAN:
+            raw[LOG_MEAN] = np.mean(list(raw.values()), axis=0)
+        for model, grid in raw.items():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                levelled = level(grid, came["variance"], times[span], h)
+            log_variance[model, h] = np.maximum(levelled, np.log(VARIANCE_FLOOR))
+        p_onset[arm.judged, h] = _onset(log_variance[arm.judged, h], came, times[span], h)
+    return Forecasts(span, log_variance, p_onset)
+
+
+def _onset(log_forecast: Array, came: Mapping[str, Array], times: pd.DatetimeIndex, horizon: int) -> Array:
+    """``p_onset`` by the product's own way: the law of past errors, then a calibration on resolved rows."""
+    thresholds = np.stack([came[f"threshold_{name}"] for name in ("normal", "stress", "crisis")])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.log(came["variance"]) - log_forecast
+        law = residual_law(error, states(log_forecast, times), times, horizon, centred=True)
+        above = exceedances(log_forecast, law, thresholds)
+        # Before there was a law, how far its stand-in was off is no evidence.
+        evidence = np.where(law.learnt, came["variance"], np.nan)
+        calibrated = calibrate(above, evidence, thresholds, came["regime_now"], times, horizon)
+    return probability_columns(calibrated, came["regime_now"])["p_onset"]
+
+
+def _in_parallel(
+    calls: Sequence[tuple[Any, ...]], total: int, jobs: int, stage: str, kept: str, progress: Progress | None
+) -> list[Any]:
+    """Results in order of calls; what was done before counts as progress."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    done = total - len(calls)
+    if progress is not None:
+        progress(stage, done, total)
+    results = []
+    made = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator")(
+        delayed(function)(*arguments) for function, *arguments in calls
+    )
+    try:
+        with warnings.catch_warnings():
+            # A worker that has grown by 300 MB is replaced between two tasks, with this warning.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            for result in made:
+                results.append(result)
+                done += 1
+                if progress is not None:
+                    progress(stage, done, total)
+    except KeyboardInterrupt:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib's, about the tasks that are given up here
+            made.close()
+        raise Interrupted(f"stopped at {done} of {total} {stage}{kept}; run the same command again to resume") from None
+    if jobs > 1 and calls:
+        # Idle workers would keep their memory through everything that follows.
+        get_reusable_executor().shutdown(wait=True)
+    return results
