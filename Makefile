@@ -1,5 +1,5 @@
 # The developer's whole interface. Every target sets up what it needs by itself.
-# make demo | test | lint | format | types | notebooks | lock
+# make demo | test | fuzz | lint | format | types | notebooks | docs | bench | lock
 
 # The first Python that is there; name another with make PYTHON=...
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p)),$(p))))
@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test format lint types notebooks lock clean
+.PHONY: setup demo test fuzz format lint types notebooks docs bench lock clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Ten thousand damaged files for every reader of market data, others each time; the seed is printed.
+fuzz: setup
+	$(BIN)/python -m pytest tests/fuzz --fuzz-files 10000 -n 2
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -41,6 +45,17 @@ types: setup
 # Each notebook runs from its first cell to its last.
 notebooks: setup
 	$(BIN)/python -m pytest tests/notebooks
+
+# What the code declares, as pages.
+docs: setup
+	$(BIN)/forecaster features list > docs/features.md
+
+# Speed as ratios against peers; STORE=DIR names the store (default: a simulated one).
+STORE ?= build/benchmark-store
+bench: setup
+	test -f $(STORE)/manifest.json || $(BIN)/forecaster data import --from simulated seed:7 --store $(STORE)
+	$(BIN)/python benchmarks/feature_matrix.py --store $(STORE)
+	$(BIN)/python benchmarks/trades_to_bars.py
 
 # Needs uv. Works for every platform and Python version at once, and names no download host.
 lock:

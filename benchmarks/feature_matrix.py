@@ -108,11 +108,18 @@ def _max(x: Array, days: int, coverage: float) -> Array:
 
 EQUIVALENTS: dict[str, Callable[..., Array]] = {
     kernel.__name__: by
-    for kernel, by in ((window_place, _place), (window_slope, _slope), (window_regression, _regression), (window_max, _max))
+    for kernel, by in (
+        (window_place, _place),
+        (window_slope, _slope),
+        (window_regression, _regression),
+        (window_max, _max),
+    )
 }
 
 
-def measured(pipeline: FeaturePipeline, make: Callable[[Market], Panel], market: Market) -> tuple[pd.DataFrame, float, float]:
+def measured(
+    pipeline: FeaturePipeline, make: Callable[[Market], Panel], market: Market
+) -> tuple[pd.DataFrame, float, float]:
     """The matrix, and the CPU and wall seconds that it took."""
     cpu, wall = time.process_time(), time.perf_counter()
     frame = pipeline.transform_panel(make(market))
@@ -160,7 +167,7 @@ def main() -> None:
         "wall_ratio_median": round(float(np.median(walls)), 2),
         "gate": {name: round(value, 5) for name, value in gate.items()},
     }
-    print(json.dumps(result))  # noqa: T201
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -179,6 +179,14 @@ def data_check(store: StoreDir = None) -> Outcome:
     return Outcome(report, DataInvalid.exit_code if report.errors else 0)
 
 
+@features.command("list", epilog=EPILOG)
+def features_list() -> Result:
+    """Every feature: formula, unit, look-back, sign, feeds, reference."""
+    from forecaster.commands.features import features_list as perform
+
+    return perform()
+
+
 @features.command("report", epilog=EPILOG)
 def features_report(
     context: typer.Context,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,14 @@ from typing import Any, Final, Literal, get_args
 import pandas as pd
 
 from features.errors import DataInvalid, UsageError
-from features.schemas import nearest
+from features.schemas import INTERVALS, nearest
 from features.schemas import table as table_named
 from features.sources.reading import BadRow, Reading, Skip
 from features.store import Store, Writer, digest
 
 __all__ = ["BadRow", "ImportReport", "Kind", "import_data"]
 
-Kind = Literal["freqtrade", "vision", "parquet", "simulated"]
+Kind = Literal["freqtrade", "vision", "trades", "parquet", "simulated"]
 # Above this share of bad rows a file is not damaged but misread.
 MAX_BAD_SHARE: Final = 0.5
 
@@ -82,6 +82,7 @@ def import_data(
     columns: Mapping[str, str] | None = None,
     set_: Mapping[str, str] | None = None,
     delay: pd.Timedelta | None = None,
+    intervals: Sequence[str] | None = None,
 ) -> ImportReport:
     """Read ``path``, check every row, and add what is sound to ``store``; idempotent.
 
@@ -93,6 +94,8 @@ def import_data(
     table, columns, set_, delay
         For ``parquet`` only: the table to fill, ``target -> source`` column names, constant columns, and how
         long after its clock a row becomes known.
+    intervals
+        For ``trades`` only: the lengths of the bars to make of them (default: ``1m`` and ``1h``).
 
     Raises
     ------
@@ -109,11 +112,16 @@ def import_data(
     given = [name.rstrip("_") for name, value in mapping.items() if value is not None]
     if kind != "parquet" and given:
         raise UsageError(f"--{given[0]} belongs to --from parquet; leave it out for --from {kind}")
+    if kind != "trades" and intervals is not None:
+        raise UsageError(f"--intervals belongs to --from trades; leave it out for --from {kind}")
     reader = _reader(kind, mapping)
+    lengths = _lengths(intervals)
     with Store(store).writing() as writer:
         job = _Import(kind, writer)
         if kind == "simulated":
             job.simulate(str(path))
+        elif kind == "trades":
+            job.stream(Path(path), lengths)
         else:
             job.read(Path(path), reader)
     return job.report(str(path))
@@ -133,6 +141,16 @@ def _reader(kind: Kind, mapping: Mapping[str, Any]) -> _Reader:
     if kind == "parquet" and mapping["table"] is None:
         raise UsageError("--from parquet needs --table, the table that the file fills")
     return partial(parquet.read, **mapping)
+
+
+def _lengths(intervals: Sequence[str] | None) -> tuple[str, ...]:
+    """The intervals of the bars made of trades, each once."""
+    wanted = ("1m", "1h") if intervals is None else tuple(dict.fromkeys(intervals))
+    unknown = [name for name in wanted if name not in INTERVALS]
+    if unknown or not wanted:
+        word = unknown[0] if unknown else ""
+        raise UsageError(f"--intervals: {word!r} is no interval{nearest(word, INTERVALS)}")
+    return wanted
 
 
 @dataclass
@@ -161,6 +179,25 @@ class _Import:
                     self.take(reading, str(file), digest(content, reading.parameters))
             except DataInvalid as refusal:
                 self.quarantined.append(BadRow(str(file), None, None, str(refusal)))
+
+    def stream(self, path: Path, intervals: Sequence[str]) -> None:
+        """The trades of every file of ``path``, symbol by symbol in order of time, as bars."""
+        from features.sources import trades
+
+        for file, outcome in trades.read(_files(path), intervals):
+            if isinstance(outcome, Skip):
+                self.skipped.append((str(file), outcome.reason))
+            elif isinstance(outcome, DataInvalid):
+                self.quarantined.append(BadRow(str(file), None, None, str(outcome)))
+            elif isinstance(outcome, str):
+                self.notes.append((str(file), outcome))
+            else:
+                bad = [BadRow(str(file), line, column, cause) for line, column, cause, _ in outcome.bad]
+                kept = [{**asdict(row), "row": torn.text} for row, torn in zip(bad, outcome.bad, strict=True)]
+                self.writer.quarantine(outcome.table, self.kind, digest(outcome.sha256.encode(), {}), kept)
+                self.quarantined += bad
+                for reading in outcome.bars:
+                    self.take(reading, str(file), digest(outcome.sha256.encode(), reading.parameters))
 
     def take(self, reading: Reading, file: str, import_id: str) -> None:
         """Judge the rows of one file, write the sound ones and quarantine the others."""

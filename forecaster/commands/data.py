@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
 from features.errors import DataInvalid, UsageError
 from features.quality import QualityReport, check
 from features.sources import ImportReport, Kind, import_data
-from forecaster.commands.inputs import StoreLike, place_of, read
+from forecaster.commands.inputs import StoreLike, instant, place_of, read
+from forecaster.terminal import Progress
 
-__all__ = ["data_check", "data_import"]
+if TYPE_CHECKING:
+    from features.sources.fetch import FetchReport
+
+__all__ = ["data_check", "data_fetch", "data_import"]
 
 
 def data_import(
@@ -25,10 +30,12 @@ def data_import(
     columns: Sequence[str] = (),
     set_: Sequence[str] = (),
     delay: str | None = None,
+    intervals: Sequence[str] = (),
 ) -> ImportReport:
     """Read, check and store market data; see ``features.sources.import_data``.
 
-    ``columns`` and ``set_`` are ``target=source`` and ``column=value`` texts, ``delay`` a span such as ``24h``.
+    ``columns`` and ``set_`` are ``target=source`` and ``column=value`` texts, ``delay`` a span such as ``24h``;
+    ``intervals`` are the bars to make of trades.
     """
     place = place_of(store)
     if kind != "simulated" and not Path(path).exists():
@@ -42,9 +49,51 @@ def data_import(
             columns=_pairs("--columns", columns) or None,
             set_=_pairs("--set", set_) or None,
             delay=None if delay is None else _span(delay),
+            intervals=tuple(intervals) or None,
         )
     except DataInvalid as refusal:
         raise DataInvalid(f"{refusal}{_other_layout(kind, Path(path))}") from None
+
+
+def data_fetch(
+    venue: str,
+    symbols: Sequence[str],
+    since: str | date,
+    store: str | Path | None = None,
+    *,
+    until: str | date | None = None,
+    datasets: Sequence[str] = (),
+    interval: str = "1h",
+    base_url: str | None = None,
+    connections: int = 1,
+    recheck: int = 90,
+    progress: Progress = lambda stage, done, total: None,
+) -> FetchReport:
+    """Bring a venue's public archive into the store; see ``features.sources.fetch.fetch``.
+
+    ``venue`` is ``binance``. ``since`` and ``until`` (exclusive) are dates or instants in UTC, of which the day
+    counts; without ``datasets`` come all but the trades.
+    """
+    from features.sources.download import Manners
+    from features.sources.fetch import ARCHIVE_URL, DEFAULT_DATASETS, fetch
+
+    if venue != "binance":
+        raise UsageError(f"there is no archive of {venue!r}; the one that can be fetched is binance")
+    first, end = instant(since, "--since"), instant(until, "--until")
+    if first is None:
+        raise UsageError("data fetch needs --since, the first day to bring")
+    return fetch(
+        symbols,
+        first.date(),
+        place_of(store),
+        until=None if end is None else end.ceil("D").date(),
+        datasets=datasets or DEFAULT_DATASETS,
+        interval=interval,
+        base_url=base_url or ARCHIVE_URL,
+        recheck=recheck,
+        manners=Manners(connections=connections),
+        progress=progress,
+    )
 
 
 def data_check(store: StoreLike = None) -> QualityReport:
@@ -71,9 +120,10 @@ def _span(text: str) -> pd.Timedelta:
 
 def _other_layout(kind: str, path: Path) -> str:
     """``; did you mean --from …?`` where the files have the names of another source."""
-    from features.sources import freqtrade, vision
+    from features.sources import freqtrade, trade_places, vision
 
-    names = {"freqtrade": freqtrade.NAME, "vision": vision.NAME}
+    # Of names that two sources know, the first one named here is meant.
+    names = {"trades": trade_places.NAME, "freqtrade": freqtrade.NAME, "vision": vision.NAME}
     stems = [file.stem for file in path.rglob("*")] if path.is_dir() else [path.stem]
     counts = {other: sum(bool(name.fullmatch(stem)) for stem in stems) for other, name in names.items()}
     best = max(counts, key=lambda other: counts[other])

@@ -13,7 +13,31 @@ from forecaster.commands.inputs import Moment, StoreLike
 from forecaster.settings import Settings
 from forecaster.terminal import Progress
 
-__all__ = ["FeatureReport", "features_report"]
+__all__ = ["FeatureList", "FeatureReport", "features_list", "features_report"]
+
+
+@dataclass(frozen=True)
+class FeatureList:
+    """Every feature with what it declares; as text, the page that the documentation shows."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, family, group, formula, unit, look-back, sign, feeds and reference of each, and whether by default."""
+        from features.pipeline import DEFAULT_FAMILIES, FAMILIES, FeaturePipeline
+
+        described = FeaturePipeline(tuple(FAMILIES)).describe()
+        described["default"] = described["family"].isin(DEFAULT_FAMILIES)
+        return {"features": described.to_dict("records")}
+
+    def summary(self) -> str:
+        """The reference in Markdown."""
+        from features.reference import markdown
+
+        return markdown().rstrip("\n")
+
+
+def features_list() -> FeatureList:
+    """Every feature there is."""
+    return FeatureList()
 
 
 @dataclass(frozen=True)

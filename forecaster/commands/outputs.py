@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, TypeAdapter, WithJsonSchema
 
+from features.families import Group, Sign
 from features.leak_report import Check
 from features.quality import Finding
 from features.sources import BadRow, Kind
@@ -245,6 +246,27 @@ class FeatureStep(BaseModel):
     onset_by_year: dict[str, float | None]
 
 
+class Feature(BaseModel):
+    """What one feature declares; ``default``: whether a run without further settings computes it."""
+
+    name: str
+    family: str
+    group: Group
+    formula: str
+    unit: str
+    lookback: int
+    sign: Sign
+    feeds: str
+    reference: str
+    default: bool
+
+
+class FeaturesListed(BaseModel):
+    """Every feature there is."""
+
+    features: list[Feature]
+
+
 class FeaturesReported(BaseModel):
     """Where the study of the features lies, its verdicts, and the figures behind them."""
 
@@ -267,6 +289,7 @@ OUTPUTS: Final[dict[str, type]] = {
     "data.fetch": Fetched,
     "data.import": Imported,
     "data.check": Checked,
+    "features.list": FeaturesListed,
     "features.report": FeaturesReported,
     "policy": Schedule,
     "policy.replay": Schedule,

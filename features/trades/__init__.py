@@ -1,0 +1,1 @@
+"""Single trades into bars: one compiled pass with a carried state, in constant memory."""
