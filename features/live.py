@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import pandas as pd
@@ -24,6 +25,12 @@ class LiveMarket:
         self._tape = Tape()
         self._first_bar = pd.Series(dtype="datetime64[us, UTC]")
         self._quarters = pd.DataFrame()
+
+    def copy(self) -> LiveMarket:
+        """The same market, to take a step with that may fail."""
+        other = copy.copy(self)
+        other._tape = self._tape.copy()
+        return other
 
     def step(self, rows: Mapping[str, pd.DataFrame], proxy: Proxy, checked: bool = True) -> Panel:
         """The panel of the hours after the last step, up to the newest hourly bar of ``rows``."""

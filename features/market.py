@@ -10,17 +10,20 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from features.errors import DataInvalid, LookAhead
-from features.schemas import OHLC, SOURCES, TABLES, TIME_DTYPE, Table, empty, table
+from features.schemas import OHLC, SOURCES, TIME_DTYPE, Table, empty, in_time, table
 from features.store import Store
 
 __all__ = ["Market", "merge", "preferred"]
 
 Instant = str | pd.Timestamp
+
+# Tables whose rows speak of one symbol, and of its market rather than of the venue's rules.
+BY_SYMBOL: Final = ("bars", "mark", "spot", "funding", "open_interest", "order_book")
 
 
 class Market:
@@ -72,7 +75,7 @@ class Market:
         held = {name: _complete(frame, table(name), checked) for name, frame in tables.items()}
         if symbols is None:
             bars = held.get("bars", empty(table("bars")))
-            first = bars[bars["interval"] == "1h"].groupby("symbol", sort=True)["close_time"].min()
+            first = in_time(bars[bars["interval"] == "1h"]).groupby("symbol", sort=True)["close_time"].min()
             symbols = first.rename("first_bar").reset_index()
         return cls(None, held, symbols)
 
@@ -120,9 +123,8 @@ class Market:
 
     @property
     def mentioned(self) -> tuple[str, ...]:
-        """Symbols with any row in the view, sorted: some have funding or a spot market before their first bar."""
-        held = [name for name, spec in TABLES.items() if "symbol" in spec.columns]
-        return tuple(sorted({symbol for name in held for symbol in self.table(name)["symbol"].unique()}))
+        """Symbols with a row that a feature could read, sorted: some have funding or a spot market before their first bar."""
+        return tuple(sorted({symbol for name in BY_SYMBOL for symbol in self.table(name)["symbol"].unique()}))
 
     @property
     def first_bar(self) -> pd.Series:

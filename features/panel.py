@@ -43,6 +43,7 @@ LONGEST_KERNEL_HOURS: Final = kernels.ewma_reach(720) + 24
 LOOKBACK_HOURS: Final = LONGEST_KERNEL_HOURS + WEEK + SEASON_HOURS + CAP_HOURS + 1
 FEED_AGE_CAP_HOURS: Final = 720
 MICROSECONDS_PER_HOUR: Final = 3_600_000_000
+SMOOTHED: Final = ("deseasonalised", "capped_variance", "variance", "log_return")
 CLOCKS: Final = tuple(dict.fromkeys(spec.clock for spec in TABLES.values()))
 FIRST_MONDAY_HOUR: Final = 4 * 24  # 1970-01-05, in hours since the epoch
 
@@ -73,6 +74,7 @@ class Panel:
         self._tape.step(self.symbols, self.times[-1])
         self._clock = self.times.as_unit("us").asi8
         self._tables: dict[str, dict[str, Array]] = {"bars": self._widen(bars)}
+        self._made: dict[tuple[str, str], Array] = {}
 
     def __len__(self) -> int:
         return len(self.times)
@@ -126,9 +128,8 @@ class Panel:
         return self._newest(frame, rows, self.symbols, values, life_hours)
 
     def common(self, frame: pd.DataFrame, values: dict[str, str], life_hours: int) -> dict[str, Array]:
-        """``as_of`` of rows that speak of every symbol alike, such as those of one index of implied volatility."""
-        out = self._newest(frame, np.zeros(len(frame), dtype=np.int64), ("",), values, life_hours)
-        return {name: np.repeat(x, len(self.symbols), axis=0) for name, x in out.items()}
+        """``as_of`` of rows that speak of every symbol alike, such as those of one index: arrays of shape (1, n_hours)."""
+        return self._newest(frame, np.zeros(len(frame), dtype=np.int64), ("",), values, life_hours)
 
     def _newest(
         self,
@@ -257,13 +258,21 @@ class Panel:
 
     def mean(self, x: Array, lengths: tuple[int, ...], coverage: float = 0.8) -> Array:
         """Means over the last ``lengths`` hours, shape (n_lengths, n_symbols, n_hours)."""
-        joined, first = self._tape.extend(f"mean {lengths}", x, max(lengths))
-        return kernels.window_mean(joined, np.array(lengths, dtype=np.int64), coverage, self._hour(first), first)
+
+        def make() -> Array:
+            joined, first = self._tape.extend(f"mean {lengths}", x, max(lengths))
+            return kernels.window_mean(joined, np.array(lengths, dtype=np.int64), coverage, self._hour(first), first)
+
+        return self._once(f"mean {lengths} {coverage}", x, make)
 
     def sd(self, x: Array, length: int, coverage: float = 0.8) -> Array:
         """Standard deviation over the last ``length`` hours."""
-        joined, first = self._tape.extend(f"sd {length}", x, length)
-        return kernels.window_sd(joined, length, coverage, self._hour(first), first)
+
+        def make() -> Array:
+            joined, first = self._tape.extend(f"sd {length}", x, length)
+            return kernels.window_sd(joined, length, coverage, self._hour(first), first)
+
+        return self._once(f"sd {length} {coverage}", x, make)
 
     def pair(self, x: Array, y: Array, length: int, coverage: float = 0.8) -> Array:
         """Means of x and y, their variances and covariance over the last ``length`` hours: (5, n_symbols, n_hours)."""
@@ -273,8 +282,12 @@ class Panel:
 
     def ewma(self, x: Array, half_life: float) -> Array:
         """Exponentially weighted mean with this half-life in hours."""
-        joined, first = self._tape.extend(f"ewma {half_life}", x, kernels.ewma_reach(half_life) + DAY)
-        return kernels.ewma(joined, half_life, self._hour(first), first)
+
+        def make() -> Array:
+            joined, first = self._tape.extend(f"ewma {half_life}", x, kernels.ewma_reach(half_life) + DAY)
+            return kernels.ewma(joined, half_life, self._hour(first), first)
+
+        return self._once(f"ewma {half_life}", x, make)
 
     def age(self, x: Array) -> Array:
         """Hours since ``x`` was last present, at most 720."""
@@ -298,6 +311,15 @@ class Panel:
     def across(self, x: Array, statistic: Callable[[Array], Array]) -> Array:
         """A statistic over the symbols alive at each hour, given to every symbol; NaN where none is."""
         return np.repeat(statistic(np.ascontiguousarray(x))[None, :], len(self.symbols), axis=0)
+
+    def _once(self, label: str, x: Array, make: Callable[[], Array]) -> Array:
+        """``make()``, computed once where ``x`` is one of the panel's own series, which many families smooth alike."""
+        name = next((name for name in SMOOTHED if self.__dict__.get(name) is x), None)
+        if name is None:
+            return make()
+        if (label, name) not in self._made:
+            self._made[label, name] = make()
+        return self._made[label, name]
 
     def _hour(self, first: int) -> int:
         """Hour of day of the first joined column, ``first`` hours before the panel's own."""

@@ -98,6 +98,8 @@ class FeaturePipeline:
         values = np.empty((len(self._names), len(cells)))
         with np.errstate(divide="ignore", invalid="ignore"):
             for out, column in zip(values, self._columns(panel), strict=True):
+                if column.values.shape != wanted.shape:
+                    raise AssertionError(f"{column.name} has shape {column.values.shape}, not {wanted.shape}")
                 np.take(column.values, cells, out=out, mode="clip")  # the default mode buffers
         return pd.DataFrame(values.T, index=index, columns=self._names, copy=False)
 
@@ -110,25 +112,26 @@ class FeaturePipeline:
         Raises ``DataInvalid`` without any new hourly bar, and where a row was known before the last origin or becomes known
         after this one: batch would have used it at another hour.
         """
-        if self._live is None:
-            self._live = LiveMarket()
-        panel = self._live.step(rows, self.proxy, checked)
+        live = self._live.copy() if self._live is not None else LiveMarket()
+        panel = live.step(rows, self.proxy, checked)
         newest = np.zeros((len(panel.symbols), len(panel)), dtype=np.bool_)
         newest[:, -1] = ~np.isnan(panel.close[:, -1])
-        return self._frame(panel, newest)
+        features = self._frame(panel, newest)
+        self._live = live  # an update that fails leaves nothing behind
+        return features
 
     def describe(self) -> pd.DataFrame:
-        """Name, family, group, formula, unit, look-back (hours), sign, feeds and reference of each feature, in column order.
+        """Name, formula, unit, look-back (hours), feeds, reference, sign, family and group of each feature, in column order.
 
         The look-back counts the hours in the feature's own window. Inside it, a return or a variance reads one close more, a
         capped variance the 24 hours before it, and its season the two years before that; ``warmup`` covers all of it.
         """
         rows = [
-            (c.name, family.name, family.group, c.formula, c.unit, c.lookback, c.sign, ", ".join(c.feeds), c.reference)
+            (c.name, c.formula, c.unit, c.lookback, ", ".join(c.feeds), c.reference, c.sign, family.name, family.group)
             for family in map(self._family, self.families)
             for c in family.columns(Panel(_one_bar(), "garman_klass"))
         ]
-        told = ["name", "family", "group", "formula", "unit", "lookback", "sign", "feeds", "reference"]
+        told = ["name", "formula", "unit", "lookback", "feeds", "reference", "sign", "family", "group"]
         return pd.DataFrame(rows, columns=told)
 
     @cached_property

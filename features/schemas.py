@@ -28,6 +28,7 @@ __all__ = [
     "Table",
     "dtype",
     "empty",
+    "in_time",
     "nearest",
     "table",
     "to_arrow",
@@ -48,7 +49,7 @@ INTERVALS: Final = {
     "1d": pd.Timedelta(days=1),
 }
 
-# Measures that only raw trades can give a bar; their formulas and units are those of features.trade_bars. What begins
+# Measures that only raw trades can give a bar; their formulas and units are those of features.trades.bars. What begins
 # with bvc_ is the guess of bulk-volume classification where no trade says its side.
 TRADE_MEASURES: Final = (
     *("realised_variance", "realised_quarticity", "bipower_variation", "med_rv"),
@@ -59,12 +60,16 @@ TRADE_MEASURES: Final = (
 )
 
 
+PROMPT: Final = pd.Timedelta(0)
+
+
 @dataclass(frozen=True)
 class Table:
     """One market table.
 
     ``key`` identifies a row (within its ``partitions``, the Hive folders that hold it); ``clock`` says when
-    the row happened; ``further`` are float columns that only some sources have and that appear only then.
+    the row happened; ``further`` are float columns that only some sources have and that appear only then;
+    ``latency`` is how long after its clock a row usually becomes known, by which a leak check delays the feed.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Table:
     schema: pa.Schema
     partitions: tuple[str, ...] = ()
     further: tuple[str, ...] = field(default=(), repr=False)
+    latency: pd.Timedelta = PROMPT
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -142,6 +148,7 @@ TABLES: Final[dict[str, Table]] = {
             ("symbol", "event_time"),
             ("open_interest", "open_interest_value"),
             ("open_interest_value",),
+            latency=pd.Timedelta(minutes=5),
         ),
         _table(
             "order_book",
@@ -150,7 +157,7 @@ TABLES: Final[dict[str, Table]] = {
             ("bid_depth_1pct", "ask_depth_1pct"),
         ),
         _table("implied_vol", ("underlying", "close_time"), OHLC, ("open", "high", "low")),
-        _table("daily", ("series", "date"), ("close",)),
+        _table("daily", ("series", "date"), ("close",), latency=pd.Timedelta(days=1)),
         _table(
             "margin_tiers",
             ("symbol", "observed_at", "tier"),
@@ -173,6 +180,12 @@ def table(name: str) -> Table:
     if name not in TABLES:
         raise UsageError(f"there is no table {name!r}{nearest(name, TABLES)}")
     return TABLES[name]
+
+
+def in_time(bars: pd.DataFrame) -> pd.DataFrame:
+    """The bars that were known at their close; hourly features never read a later one, so it lists no symbol either."""
+    known = bars["available_at"] <= bars["close_time"]
+    return bars if known.all() else bars[known]
 
 
 def empty(spec: Table) -> pd.DataFrame:

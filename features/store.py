@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from features import locking
 from features.errors import DataInvalid
-from features.schemas import TABLES, TIMESTAMP, Table, to_arrow
+from features.schemas import TABLES, TIMESTAMP, Table, in_time, to_arrow
 
 __all__ = ["Store", "StoredFile", "digest", "write_atomically"]
 
@@ -180,9 +180,9 @@ class Writer:
             self._write(path, ordered[kept], spec, source, hive)
             written.append(path)
             if spec.name == "bars" and hive["interval"] == "1h":
-                first = ordered["close_time"].iloc[0]
-                symbol = hive["symbol"]
-                self._symbols[symbol] = min(first, self._symbols.get(symbol, first))
+                for first in in_time(ordered)["close_time"].iloc[:1]:
+                    symbol = hive["symbol"]
+                    self._symbols[symbol] = min(first, self._symbols.get(symbol, first))
         return written
 
     def add_truth(self, rows: pd.DataFrame, import_id: str) -> list[str]:

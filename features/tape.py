@@ -7,6 +7,7 @@ calls: a family asks for the same operations whatever the data are. Batch is the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,13 @@ class Tape:
         self._at = 0
         self._rows: npt.NDArray[np.intp] | None = None
         self.is_new = True
+
+    def copy(self) -> Tape:
+        """Another tape with the same memory: a step on it leaves this one as it is."""
+        other = copy.copy(self)
+        # Arrays are replaced by every step and never written to, so that they may be shared.
+        other._cells = [_Cell(cell.label, cell.past, dict(cell.known)) for cell in self._cells]
+        return other
 
     def step(self, symbols: Sequence[str], end: pd.Timestamp) -> None:
         """Begin the next step, up to ``end``; symbols never seen before have no past."""

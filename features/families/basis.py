@@ -12,8 +12,9 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 
 from features.families import Column, Family, Group
-from features.families.carry import Z_CAP, settled, signed_log
+from features.families.carry import Z_CAP, settled
 from features.families.carry_kernels import window_place, window_slope
+from features.families.transforms import signed_log
 from features.panel import Array, Panel
 
 __all__ = ["Basis"]

@@ -15,9 +15,10 @@ import numpy as np
 from features import kernels
 from features.families import Column, Family, Group
 from features.families.carry_kernels import ar_surprise, window_place
+from features.families.transforms import signed_log
 from features.panel import Array, Panel
 
-__all__ = ["FUNDING_LIFE_HOURS", "RATE_TICK", "RATE_UNIT", "Z_CAP", "Funding", "Settled", "settled", "signed_log"]
+__all__ = ["FUNDING_LIFE_HOURS", "RATE_TICK", "RATE_UNIT", "Z_CAP", "Funding", "Settled", "settled"]
 
 FUNDING_LIFE_HOURS: Final = 24
 DEFAULT_INTERVAL_HOURS: Final = 8.0
@@ -45,11 +46,6 @@ def settled(panel: Panel) -> Settled:
         panel.market.funding(), {"rate": "funding_rate", "interval": "interval_hours"}, FUNDING_LIFE_HOURS
     )
     return Settled(known["rate"] / known["interval"], known["interval"], known["age"])
-
-
-def signed_log(x: Array, unit: float) -> Array:
-    """``sign(x) ln(1 + |x| / unit)``: linear below ``unit``, logarithmic above, NaN where ``x`` is."""
-    return np.sign(x) * np.log1p(np.abs(x) / unit)
 
 
 class Funding(Family):

@@ -30,12 +30,11 @@ from features.families.cross import (
     BURST_REACH,
     LEADERS,
     LOG_DOUBLED,
-    for_every_symbol,
     log_burst,
     market_alignment,
-    row_of,
 )
 from features.families.cross_kernels import mean_pair_product
+from features.families.transforms import correlation, for_every_symbol, ratio, row_of
 from features.panel import Array, Panel
 
 __all__ = ["Comovement", "contagion_index"]
@@ -72,20 +71,13 @@ class Comovement(Family):
 def contagion_index(burst_share: Array, correlation: Array, jump: Array, alignment: Array) -> Array:
     """The index of the module's formula, elementwise, in [0, 1]; NaN where a part is."""
     together = np.maximum(correlation, 0.0) + np.clip(jump / JUMP_OF_ONE, 0.0, 1.0) + alignment
-    return np.sqrt(burst_share * np.minimum(together / 3.0, 1.0))
+    return np.sqrt(burst_share * together / 3.0)
 
 
 def _regress(panel: Panel, y: Array, x: Array, hours: int, coverage: float = 0.8) -> tuple[Array, Array]:
     """Slope of ``y`` on ``x`` with an intercept, and their correlation; NaN where one stood still."""
-    _, _, x_variance, y_variance, covariance = panel.pair(x, y, hours, coverage)
-    correlation = _over(covariance, np.sqrt(x_variance * y_variance))
-    return _over(covariance, x_variance), np.clip(correlation, -1.0, 1.0)
-
-
-def _over(numerator: Array, denominator: Array) -> Array:
-    """A ratio; NaN where the denominator is not positive."""
-    ratio: Array = numerator / np.where(denominator > 0, denominator, np.nan)
-    return ratio
+    moments = panel.pair(x, y, hours, coverage)
+    return ratio(moments[4], moments[2]), correlation(moments)
 
 
 def _leader(panel: Panel, bounded: Array, scale: Array) -> Iterator[Column]:
@@ -154,7 +146,7 @@ def _spillover(panel: Panel, market: Array) -> Iterator[Column]:
     _, with_own = _regress(panel, own, own_before, WEEK)
     _, between = _regress(panel, own_before, others_before, WEEK)
     room = np.sqrt((1.0 - with_own**2) * (1.0 - between**2))
-    partial = _over(with_others - with_own * between, room)
+    partial = ratio(with_others - with_own * between, room)
     yield Column(
         "vol_spillover_168h",
         np.clip(partial, -1.0, 1.0),
@@ -180,7 +172,7 @@ def _spillover(panel: Panel, market: Array) -> Iterator[Column]:
 def _market(panel: Panel, scaled: Array, bounded: Array) -> Iterator[Column]:
     pairs = panel.mean(mean_pair_product(scaled)[None, :], (24, 168))
     power = panel.mean(kernels.cross_mean(scaled**2)[None, :], (24, 168))
-    day, week = _over(pairs[0], power[0]), _over(pairs[1], power[1])
+    day, week = ratio(pairs[0], power[0]), ratio(pairs[1], power[1])
     for hours, rho in ((24, day), (168, week)):
         yield Column(
             f"mean_correlation_{hours}h",
@@ -216,7 +208,7 @@ def _market(panel: Panel, scaled: Array, bounded: Array) -> Iterator[Column]:
     total = panel.mean(kernels.cross_mean(surprise**2)[None, :], (24,))[0]
     yield Column(
         "vol_connectedness_24h",
-        _over(joint, total),
+        ratio(joint, total),
         "mean_24h(mean of u_i u_j over pairs) / mean_24h(mean of u_i^2), u = ln(v/S) - mean_168h(ln(v/S)), within ±5",
         "1",
         192,

@@ -8,8 +8,7 @@ Financial Studies 31 (pooled risk models and a global factor).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from features import kernels
 from features.families import Column, Family, Group
 from features.families.cross_kernels import concentration, rank, window_max
+from features.families.transforms import for_every_symbol, row_of
 from features.panel import Array, Panel
 
 __all__ = [
@@ -24,10 +24,8 @@ __all__ = [
     "LEADERS",
     "LOG_DOUBLED",
     "Cross",
-    "for_every_symbol",
     "log_burst",
     "market_alignment",
-    "row_of",
 ]
 
 LEADERS: Final = ("BTCUSDT", "ETHUSDT")
@@ -66,18 +64,6 @@ def market_alignment(panel: Panel) -> Array:
     moved = panel.mean(own, (24,))[0]
     aligned: Array = panel.mean(size, (24,))[0] / np.where(moved > 0, moved, np.nan)
     return aligned
-
-
-def row_of(panel: Panel, symbol: str, x: Array) -> Array:
-    """One symbol's row, shape (1, n_hours); all NaN where the market does not trade it."""
-    return x[[panel.symbols.index(symbol)]] if symbol in panel.symbols else np.full_like(x[:1], np.nan)
-
-
-def for_every_symbol(panel: Panel, columns: Iterable[Column]) -> Iterator[Column]:
-    """The columns with one row, shape (1, n_hours), given to every symbol; others as they are."""
-    shape = (len(panel.symbols), len(panel))
-    for column in columns:
-        yield replace(column, values=np.ascontiguousarray(np.broadcast_to(column.values, shape)))
 
 
 def _factor(panel: Panel) -> Iterator[Column]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from features.families import Column, Family
-from features.families.flow_measures import SCALE_REACH, ratio, scaled_return, trailing_sd
+from features.families.transforms import SCALE_REACH, ratio, scaled_return, trailing_sd
 from features.panel import Panel
 
 __all__ = ["FlowProxy"]

@@ -14,7 +14,8 @@ import numpy as np
 
 from features import kernels
 from features.families import Column, Family, Group
-from features.families.cross import LEADERS, for_every_symbol, row_of
+from features.families.cross import LEADERS
+from features.families.transforms import for_every_symbol, row_of
 from features.panel import Array, Panel
 
 __all__ = ["Implied"]
@@ -53,9 +54,7 @@ class Implied(Family):
 def _candle(panel: Panel, underlying: str) -> dict[str, Array]:
     rows = panel.market.implied_vol()
     values = {name: name for name in ("high", "low", "close")}
-    known = panel.common(rows[rows["underlying"] == underlying], values, LIFE_HOURS)
-    # Rows are all alike: one is enough for every window.
-    return {name: x[:1] for name, x in known.items()}
+    return panel.common(rows[rows["underlying"] == underlying], values, LIFE_HOURS)
 
 
 def _hourly_variance(level: Array) -> Array:

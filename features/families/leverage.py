@@ -15,7 +15,8 @@ import numpy as np
 
 from features import kernels
 from features.families import Column, Family, Group
-from features.families.carry import RATE_UNIT, Z_CAP, settled, signed_log
+from features.families.carry import RATE_UNIT, Z_CAP, settled
+from features.families.transforms import signed_log
 from features.panel import Array, Panel
 
 __all__ = ["OpenInterest"]
@@ -29,6 +30,7 @@ DEPTH: Final = "Bessembinder and Seguin (1993)"
 SPIRAL: Final = "Brunnermeier and Pedersen (2009)"
 
 _column = partial(Column, feeds=("open_interest",))
+_with_bars = partial(Column, feeds=("open_interest", "bars"))
 
 
 class OpenInterest(Family):
@@ -62,7 +64,7 @@ def _size(panel: Panel, level: Array) -> Iterator[Column]:
     turnover = panel.ewma(panel.field("volume"), 24)
     reach = kernels.ewma_reach(24) + 23
     ratio = level - np.log(np.where(turnover > 0, turnover, np.nan))
-    yield _column("log_oi_turnover_24h", ratio, "ln(OI / ew_24h(volume))", "ln h", reach, reference=DEPTH)
+    yield _with_bars("log_oi_turnover_24h", ratio, "ln(OI / ew_24h(volume))", "ln h", reach, reference=DEPTH)
     score = (level - panel.mean(level, (720,))[0]) / np.maximum(panel.sd(level, 720), SPREAD_FLOOR)
     formula = f"(ln OI - mean_720h) / sd_720h, within ±{Z_CAP:g}"
     yield _column("oi_z_720h", np.clip(score, -Z_CAP, Z_CAP), formula, "sd", 720, reference=DEPTH)
@@ -73,7 +75,7 @@ def _liquidations(panel: Panel, change: Array, variance: Array) -> Iterator[Colu
     move = np.minimum(np.abs(panel.log_return) / np.sqrt(variance), MOVE_CAP)
     forced = np.clip(-change, 0.0, DROP_CAP) * move
     reach = kernels.ewma_reach(24) + 23
-    column = partial(_column, reference=SPIRAL, sign="+")
+    column = partial(_with_bars, reference=SPIRAL, sign="+")
     product = f"q = min(max(0, -d ln OI), {DROP_CAP:g}) min(|r| / sqrt(ew_24h(v)), {MOVE_CAP:g})"
     days = []
     for side, against, sense in (("long", panel.log_return < 0, "r < 0"), ("short", panel.log_return > 0, "r > 0")):
@@ -90,7 +92,7 @@ def _liquidations(panel: Panel, change: Array, variance: Array) -> Iterator[Colu
     total = days[0] + days[1]
     tilt = (days[0] - days[1]) / np.where(total > 0, total, np.nan)
     formula = "(long - short) / (long + short), sums of the liquidation proxy over 24h"
-    yield _column("liquidation_tilt_24h", tilt, formula, "fraction", 24 + reach, reference=SPIRAL)
+    yield _with_bars("liquidation_tilt_24h", tilt, formula, "fraction", 24 + reach, reference=SPIRAL)
 
 
 def _build_up(panel: Panel, changes: dict[int, Array], variance: Array) -> Iterator[Column]:
@@ -111,8 +113,8 @@ def _build_up(panel: Panel, changes: dict[int, Array], variance: Array) -> Itera
     calm = np.maximum(np.log(panel.ewma(panel.capped_variance, 720)) - np.log(variance), 0.0)
     formula = "max(0, d_168h ln OI) max(0, ln ew_720h(v) - ln ew_24h(v))"
     reach = kernels.ewma_reach(720) + 23
-    yield _column("build_up_calm_168h", week * calm, formula, "ln ratio squared", reach, reference=SPIRAL, sign="+")
+    yield _with_bars("build_up_calm_168h", week * calm, formula, "ln ratio squared", reach, reference=SPIRAL, sign="+")
     trend = (np.log(panel.close) - np.log(panel.shift(panel.close, 24))) / np.sqrt(24 * variance)
     along = np.clip(changes[24], -CHANGE_CAP, CHANGE_CAP) * np.clip(trend, -MOVE_CAP, MOVE_CAP)
     formula = f"d_24h ln OI times ln(close / close 24h ago) / sqrt(24 ew_24h(v)) within ±{MOVE_CAP:g}"
-    yield _column("build_up_trend_24h", along, formula, "ln ratio x sd", kernels.ewma_reach(24) + 23)
+    yield _with_bars("build_up_trend_24h", along, formula, "ln ratio x sd", kernels.ewma_reach(24) + 23)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from features.families import Column, Family, Group
-from features.families.cross import for_every_symbol
+from features.families.transforms import for_every_symbol
 from features.panel import Array, Panel
 
 __all__ = ["Macro", "session_change"]
@@ -71,8 +71,7 @@ def _closes(panel: Panel, series: str) -> tuple[Array, Array, Array]:
     rows = rows[rows["series"] == series]
     days = pd.DatetimeIndex(rows["date"]).as_unit("us").asi8 / DAY_MICROSECONDS
     known = panel.common(rows.assign(session=days), {"close": "close", "session": "session"}, LIFE_HOURS)
-    # Rows are all alike: one is enough for every window.
-    return np.log(known["close"][:1]), known["session"][:1], known["age"][:1]
+    return np.log(known["close"]), known["session"], known["age"]
 
 
 def _index(panel: Panel, series: str, reference: str) -> Iterator[Column]:
@@ -127,8 +126,9 @@ def _funds(panel: Panel) -> Iterator[Column]:
     moved = _session(panel, gold, session)
     yield Column("gld_return_session", moved, "ln return of GLD over its last session known", "ln", reach, FEEDS)
     credit, session, _ = _closes(panel, CREDIT)
-    treasuries, _, _ = _closes(panel, TREASURIES)
-    moved = _session(panel, credit - treasuries, session)
+    treasuries, other, _ = _closes(panel, TREASURIES)
+    # One of the two may be known before the other: a difference of two sessions would be no return.
+    moved = _session(panel, np.where(session == other, credit - treasuries, np.nan), session)
     yield Column(
         "credit_return_session",
         moved,

@@ -94,13 +94,14 @@ class Path(Family):
         for half_life in PATH_HALF_LIVES:
             scale = np.sqrt(panel.ewma(clipped**2, half_life))
             trend = panel.ewma(clipped, half_life) / np.where(scale > 0, scale, np.nan)
-            reach = kernels.ewma_reach(half_life) + 23
+            # The bound reads the day's EWMA of the hour before.
+            reach = max(kernels.ewma_reach(half_life), kernels.ewma_reach(24) + 1) + 23
             for name, values in ((f"trend_{half_life}h", trend), (f"abs_trend_{half_life}h", np.abs(trend))):
                 yield Column(
                     name,
                     values,
-                    f"{'|' if name[0] == 'a' else ''}ew_{half_life}h(r)/sqrt(ew_{half_life}h(r^2))"
-                    + ("|" if name[0] == "a" else ""),
+                    f"{'size of ' if name[0] == 'a' else ''}ew_{half_life}h(b) / sqrt(ew_{half_life}h(b^2)), "
+                    "b = r/sqrt(S) within 3 sd",
                     "sd",
                     reach,
                     reference="Guyon and Lekeufack (2023)",

@@ -13,12 +13,12 @@ from typing import ClassVar, Final
 import numpy as np
 
 from features.families import Column, Family
-from features.families.flow_measures import WEEK, log_positive, log_ratio, quote_volume, ratio
+from features.families.transforms import WEEK, log_positive, log_ratio, quote_volume, ratio
 from features.panel import Panel
 
 __all__ = ["OrderBook"]
 
-# A book an hour old belongs to another market.
+# A book older than an hour belongs to another market.
 LIFE_HOURS: Final = 1
 # Share of the hours that a mean asks for: whoever records a book has outages.
 RECORDED: Final = 0.5
@@ -59,7 +59,7 @@ class OrderBook(Family):
             "fraction",
             LIFE_HOURS,
             FEEDS,
-            "Cont, Kukanov and Stoikov (2014)",
+            "Gould and Bonart (2016)",
         )
         depth = book["bid_depth_1pct"] + book["ask_depth_1pct"]
         leaning = ratio(book["bid_depth_1pct"] - book["ask_depth_1pct"], depth)
@@ -82,7 +82,7 @@ class OrderBook(Family):
             "ln(1 + depth_1pct / mean_24h(quote volume))",
             "ln h",
             24,
-            FEEDS,
+            (*FEEDS, "bars"),
             KYLE,
             "-",
         )

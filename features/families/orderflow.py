@@ -14,7 +14,7 @@ import numpy as np
 from features import kernels
 from features.families import Column, Family
 from features.families.flow_kernels import same_hour_reach, sign_run
-from features.families.flow_measures import (
+from features.families.transforms import (
     MONTH,
     SCALE_REACH,
     SCORE_LIMIT,
@@ -39,6 +39,7 @@ LEVEL_REACH: Final = kernels.ewma_reach(MONTH) + 23
 IMBALANCE_HOURS: Final = (1, 4, 12, 24, 72)
 TOXICITY_HOURS: Final = (24, 72, 168)
 RUN_CAP: Final = 48
+LARGEST_DISPERSION: Final = 15
 
 EASLEY: Final = "Easley, Lopez de Prado and O'Hara (2012)"
 AMIHUD: Final = "Amihud (2002)"
@@ -127,7 +128,7 @@ def _imbalance(imbalance: dict[int, Array]) -> Iterator[Column]:
 
 
 def _toxicity(panel: Panel, toxicity: dict[int, Array]) -> Iterator[Column]:
-    """Probability of informed trading on the hourly clock: how one-sided the hours are, whichever the side."""
+    """How one-sided the hours are, whichever the side: the toxicity of flow, on the clock of hours instead of volume."""
     for length, values in toxicity.items():
         formula = f"sum |2 taker_buy - volume| / sum volume over {length}h"
         yield Column(f"flow_toxicity_{length}h", values, formula, "fraction", length, TAKER, EASLEY, "+")
@@ -233,12 +234,12 @@ def _arrival(panel: Panel) -> Iterator[Column]:
     for length in (24, WEEK):
         mean, sd = panel.mean(trades, (length,))[0], panel.sd(trades, length)
         yield Column(
-            f"trades_branching_{length}h",
-            np.clip(1 - ratio(np.sqrt(mean), sd), 0, 1),
-            f"1 - sqrt(mean / variance) of the hourly number of trades over {length}h, within [0, 1]",
-            "fraction",
+            f"log_trades_dispersion_{length}h",
+            np.clip(log_positive(ratio(sd**2, mean)), 0, LARGEST_DISPERSION),
+            f"ln(variance / mean) of the hourly number of trades over {length}h, within [0, {LARGEST_DISPERSION}]",
+            "ln ratio",
             length,
             TRADES,
-            "Hardiman and Bouchaud (2014)",
+            "Hawkes (1971)",
             "+",
         )

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from features.families import Column, Family
+from features.families.transforms import ratio
 from features.measures import VARIANCE_FLOOR, parkinson, rogers_satchell
 from features.panel import Array, Panel
 
@@ -32,7 +33,7 @@ class Realised(Family):
             )
             yield Column(
                 f"semivariance_share_{hours}h",
-                _share(falls, squares),
+                ratio(falls, squares),
                 f"sum r^2 1(r<0) / sum r^2 over {hours}h",
                 "fraction",
                 hours,
@@ -83,7 +84,7 @@ class Realised(Family):
             )
             yield Column(
                 f"med_rv_share_{hours}h",
-                _share(med, rv),
+                ratio(med, rv),
                 f"MedRV / RV over {hours}h",
                 "ratio",
                 hours,
@@ -93,7 +94,7 @@ class Realised(Family):
             )
             yield Column(
                 f"root_quarticity_{hours}h",
-                _share(np.sqrt(quartic), rv),
+                ratio(np.sqrt(quartic), rv),
                 f"sqrt(RQ) / RV over {hours}h",
                 "ratio",
                 hours,
@@ -103,7 +104,7 @@ class Realised(Family):
             )
             yield Column(
                 f"semivariance_15m_{hours}h",
-                _share(falls, rv),
+                ratio(falls, rv),
                 f"RS-/RV over {hours}h",
                 "fraction",
                 hours,
@@ -119,11 +120,6 @@ class Realised(Family):
             720,
             feeds,
         )
-
-
-def _share(part: Array, whole: Array) -> Array:
-    """Part over whole; NaN where nothing moved."""
-    return part / np.where(whole > 0, whole, np.nan)
 
 
 def _log_ratio(part: Array, whole: Array) -> Array:

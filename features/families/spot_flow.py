@@ -14,7 +14,7 @@ import numpy as np
 
 from features.families import Column, Family, Group
 from features.families.flow_kernels import same_hour_reach
-from features.families.flow_measures import (
+from features.families.transforms import (
     MONTH,
     SURPRISE_DAYS,
     correlation,

@@ -12,12 +12,14 @@ from typing import ClassVar, Final
 import numpy as np
 
 from features.families import Column, Family
-from features.families.flow_measures import MONTH, log_positive, log_ratio, ratio, score
+from features.families.transforms import MONTH, log_positive, log_ratio, ratio, score
 from features.panel import Panel
 
 __all__ = ["TradeFlow"]
 
 DAY: Final = 24
+# Buckets of today, whose size was fixed at midnight by the week before.
+VPIN_HOURS: Final = 8 * DAY
 
 
 class TradeFlow(Family):
@@ -38,14 +40,10 @@ class TradeFlow(Family):
 
 def _variance(panel: Panel) -> Iterator[Column]:
     """How the day's variance came about: against its range, by jumps, by falls."""
-    realised, diffusive, down, up, whole = (
-        panel.mean(x, (DAY,))[0]
-        for x in (
-            *(panel.field(name) for name in ("realised_variance", "bipower_variation")),
-            *(panel.field(name) for name in ("semivariance_down", "semivariance_up")),
-            panel.variance,
-        )
-    )
+    names = ("realised_variance", "bipower_variation", "semivariance_down", "semivariance_up")
+    measured = [panel.field(name) for name in names]
+    same_hours = np.where(np.isnan(measured[0]), np.nan, panel.variance)
+    realised, diffusive, down, up, whole = (panel.mean(x, (DAY,))[0] for x in (*measured, same_hours))
     yield Column(
         "log_trades_rv_share_24h",
         log_ratio(realised, whole),
@@ -81,10 +79,12 @@ def _toxicity_and_impact(panel: Panel) -> Iterator[Column]:
     """One-sidedness on the volume clock; what trades move, against the last month."""
     vpin = panel.field("vpin")
     reference, feeds = "Easley, Lopez de Prado and O'Hara (2012)", ("bars.vpin",)
-    formula = "mean |bought - sold| / volume of the last 50 buckets of volume"
-    yield Column("vpin", vpin, formula, "fraction", 1, feeds, reference, "+")
+    formula = (
+        "mean |bought - sold| / volume of the day's last 50 buckets of volume, each 1/50 of a day of the week before"
+    )
+    yield Column("vpin", vpin, formula, "fraction", VPIN_HOURS, feeds, reference, "+")
     formula = "(vpin - its mean_720h) / its sd_720h, within ±5"
-    yield Column("vpin_z_720h", score(panel, vpin, MONTH), formula, "sd", MONTH, feeds, reference, "+")
+    yield Column("vpin_z_720h", score(panel, vpin, MONTH), formula, "sd", MONTH + VPIN_HOURS, feeds, reference, "+")
     yield _excess(panel, "kyle_lambda", "Kyle (1985)", "")
     yield _excess(panel, "amihud", "Amihud (2002)", "trades_")
 

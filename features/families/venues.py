@@ -13,8 +13,9 @@ from typing import ClassVar, Final
 import numpy as np
 
 from features.families import Column, Family, Group, Sign
-from features.families.carry import FUNDING_LIFE_HOURS, RATE_TICK, RATE_UNIT, settled, signed_log
+from features.families.carry import FUNDING_LIFE_HOURS, RATE_TICK, RATE_UNIT, settled
 from features.families.carry_kernels import venue_spread
+from features.families.transforms import signed_log
 from features.panel import Array, Panel
 
 __all__ = ["OTHER_VENUES", "Venues"]

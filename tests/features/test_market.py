@@ -249,3 +249,12 @@ def test_bad_tables_and_empty_stores_are_refused(tmp_path: Path) -> None:
         Market.from_tables({"daily": every_table()["daily"].drop(columns="available_at")})
     with pytest.raises(DataInvalid, match="data import"):
         Market.open(tmp_path / "nothing")
+
+
+def test_a_bar_that_came_late_lists_no_symbol() -> None:
+    """The age of a listing would otherwise be known before the listing was."""
+    closes = pd.date_range("2024-01-01 01:00", periods=3, freq="h", tz="UTC", unit="us")
+    bars = pd.DataFrame({"symbol": "NEWUSDT", "interval": "1h", "close_time": closes, "source": "parquet"})
+    bars = bars.assign(available_at=bars["close_time"], open=1.0, high=1.0, low=1.0, close=1.0, volume=1.0)
+    bars.loc[0, "available_at"] = closes[2]
+    assert Market.from_tables({"bars": bars}).first_bar.to_dict() == {"NEWUSDT": closes[1]}

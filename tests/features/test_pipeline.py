@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,37 @@ def test_a_listing_years_ago_is_read_from_the_symbols_table(long_market: Market)
     view = long_market.since(last - pd.Timedelta(days=3))
     columns: dict[str, Column] = {c.name: c for c in FAMILIES["calendar"]().columns(Panel(view))}
     assert columns["log_listing_age"].values[0, -1] == np.log1p(730)
+
+
+def test_an_update_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = Market.from_tables(dict(simulate(seed=2, days=6, symbols=3).tables))
+    last = market.table("bars", "1h")["close_time"].max()
+    live, calm = FeaturePipeline(), FeaturePipeline()
+    for pipeline in (live, calm):
+        pipeline.update(arrivals(market, None, last - 2 * HOUR))
+    shipped, calls = Panel.sd, 0
+
+    def breaks(self: Panel, *given: object, **more: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise MemoryError
+        return shipped(self, *given, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Panel, "sd", breaks)
+        with pytest.raises(MemoryError):
+            live.update(arrivals(market, last - 2 * HOUR, last - HOUR))
+    for t in (last - HOUR, last):
+        assert_same(calm.update(arrivals(market, t - HOUR, t)), live.update(arrivals(market, t - HOUR, t)), t)
+
+
+def test_a_column_of_another_shape_is_refused(rough_market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = FAMILIES["calendar"].columns
+    monkeypatch.setattr(
+        FAMILIES["calendar"],
+        "columns",
+        lambda self, panel: (replace(c, values=c.values[:1]) for c in shipped(self, panel)),
+    )
+    with pytest.raises(AssertionError, match=r"log_season_ahead_1h has shape \(1, "):
+        FeaturePipeline().transform(rough_market)

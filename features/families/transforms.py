@@ -1,14 +1,17 @@
-"""Terms that the families of order flow share: a return in its own units, a value against its own past.
+"""Terms that families share: ratios and logs that are NaN where they mean nothing, a value against its own past.
 
-All of them are bounded, so that one crash hour does not rule a linear model for weeks.
+What compares with the past is bounded, so that one crash hour does not rule a linear model for weeks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
+from features.families import Column
 from features.families.flow_kernels import same_hour_mean, same_hour_reach
 from features.panel import Array, Panel
 
@@ -19,13 +22,16 @@ __all__ = [
     "SURPRISE_DAYS",
     "WEEK",
     "correlation",
+    "for_every_symbol",
     "log_positive",
     "log_ratio",
     "positive",
     "quote_volume",
     "ratio",
+    "row_of",
     "scaled_return",
     "score",
+    "signed_log",
     "surprise",
     "trailing_sd",
 ]
@@ -97,3 +103,20 @@ def trailing_sd(panel: Panel) -> Array:
 def scaled_return(panel: Panel, usual: Array) -> Array:
     """Log return over its ``usual`` size (``trailing_sd``), at most four either way."""
     return np.clip(panel.log_return / usual, -EVENT_SDS, EVENT_SDS)
+
+
+def signed_log(x: Array, unit: float) -> Array:
+    """``sign(x) ln(1 + |x| / unit)``: linear below ``unit``, logarithmic above, NaN where ``x`` is."""
+    return np.sign(x) * np.log1p(np.abs(x) / unit)
+
+
+def row_of(panel: Panel, symbol: str, x: Array) -> Array:
+    """One symbol's row, shape (1, n_hours); all NaN where the market does not trade it."""
+    return x[[panel.symbols.index(symbol)]] if symbol in panel.symbols else np.full_like(x[:1], np.nan)
+
+
+def for_every_symbol(panel: Panel, columns: Iterable[Column]) -> Iterator[Column]:
+    """The columns with one row, shape (1, n_hours), given to every symbol; others as they are."""
+    shape = (len(panel.symbols), len(panel))
+    for column in columns:
+        yield replace(column, values=np.ascontiguousarray(np.broadcast_to(column.values, shape)))
