@@ -72,7 +72,7 @@ class FeaturePipeline:
 
     @classmethod
     def default(cls) -> FeaturePipeline:
-        """The families that are proven to pay, the default horizons, Garman-Klass variance."""
+        """The default families and horizons, Garman-Klass variance."""
         return cls()
 
     def transform(self, market: Market) -> pd.DataFrame:

@@ -98,7 +98,7 @@ class Ensemble(_Section):
 
 
 class Features(_Section):
-    """Which families of features are built (None: those that are proven to pay)."""
+    """Which families of features are built (None: the default ones)."""
 
     families: tuple[Name, ...] | None = None
 

@@ -259,14 +259,14 @@ def _same(row: Mapping[str, Any], step: Step) -> bool:
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """One word on a step, and why, from its rows over horizons: ``pays``, ``harms``, ``no evidence`` or ``not scored``.
 
-    It pays where some interval (of the QLIKE saved or of the change in onset skill, 90 %) lies above zero and none lies
-    below; it harms where any lies below.
+    It pays where some joint interval (of the QLIKE saved or of the change in onset skill, 90 % for all of them at once) lies
+    above zero and none lies below; it harms where any lies below.
     """
     scored = [
-        (f"{told} at {row['horizon_hours']} h", row[f"{name}_low"], row[f"{name}_high"])
+        (f"{told} at {row['horizon_hours']} h", row[f"{name}_joint_low"], row[f"{name}_joint_high"])
         for name, told in (("gain", "QLIKE"), ("onset", "onset skill"))
         for row in rows
-        if row[f"{name}_low"] is not None
+        if row[f"{name}_joint_low"] is not None
     ]
     if not scored:
         return {"verdict": "not scored", "reason": "no hour of the span has feeds that a fit could learn from"}

@@ -231,9 +231,12 @@ class FeatureStep(BaseModel):
     model: str
     horizon_hours: int
     rows: int
+    days: int
     gain: float | None
     gain_low: float | None
     gain_high: float | None
+    gain_joint_low: float | None
+    gain_joint_high: float | None
     gain_better: int
     gain_symbols: int
     gain_full: float | None
@@ -241,6 +244,8 @@ class FeatureStep(BaseModel):
     onset: float | None
     onset_low: float | None
     onset_high: float | None
+    onset_joint_low: float | None
+    onset_joint_high: float | None
     onset_better: int
     onset_symbols: int
     onset_by_year: dict[str, float | None]

@@ -41,10 +41,11 @@ _GLOSSARY: Final = (
      "that are calm or normal now; its change, in points"),
     ("har_x, lightgbm, log_mean", "ridge panel; boosted trees on the seasonal HAR; the mean of both log forecasts, on which "
      "verdicts rest"),
-    ("interval", "90 %, from resampled blocks of ten days on average, all symbols together"),
-    ("pays", "some interval above zero and none below; harms: any below; otherwise there is no evidence"),
-    ("stability index", "Σ (p − q) ln(p/q) over the deciles of the first half of a feature's months; 0.1 is small by "
-     "custom, above 0.25 large. Levels move with the market: drift is no fault by itself"),
+    ("interval", "90 %, from resampled blocks of ten days on average, all symbols together; under about 200 days too narrow"),
+    ("pays", "some joint interval (90 % for both losses at all horizons at once) above zero and none below; harms: any "
+     "below; otherwise there is no evidence"),
+    ("stability index", "Σ (p − q) ln(p/q) over the deciles of the first half of a feature's months. A persistent feature "
+     "reaches 1 and more by chance alone: compare features of the same look-back. Drift is no fault by itself"),
     ("cluster", "average linkage of features whose 1 − |Spearman correlation| is at most 0.1"),
 )  # fmt: skip
 
@@ -99,8 +100,8 @@ def _summary(document: Mapping[str, Any]) -> Iterator[str]:
     intervals = sum(row[f"{name}_low"] is not None for row in judged for name in ("gain", "onset"))
     if intervals:
         told.append(
-            f"{intervals} intervals of 90 % were judged: were no feature worth anything, about {0.05 * intervals:.0f} of them "
-            "would lie above zero by chance, and as many below."
+            f"{intervals} intervals were judged, those of a step at 90 % jointly: were no feature worth anything, one step in "
+            "twenty would seem to pay by chance, and one in twenty to harm."
         )
     yield "<ul class=plain>" + "".join(f"<li>{html.escape(line)}</li>" for line in told) + "</ul>"
     yield _verdicts(document)

@@ -14,7 +14,6 @@ from training.feature_study import NEGLIGIBLE
 __all__ = ["LOG_MEAN", "clusters", "coverage", "drift", "levels", "step_table", "year_table"]
 
 LOG_MEAN: Final = "log_mean"
-MOVED: Final = 0.25
 
 
 def step_table(kind: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -159,4 +158,4 @@ def _better(row: Mapping[str, Any], name: str) -> Cell:
 
 
 def _moved(index: float | None) -> Cell:
-    return number(index, 2, "n lost" if index is not None and index > MOVED else "n")
+    return number(index, 2)

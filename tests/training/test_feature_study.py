@@ -159,7 +159,8 @@ def test_blocks_are_the_families_of_the_pipeline(config: RunConfig) -> None:
 def test_verdict_is_the_worst_that_is_certain() -> None:
     def at(hours: int, gain: tuple[float, float], onset: tuple[float, float] | None = None) -> dict[str, Any]:
         low, high = onset or (None, None)
-        return {"horizon_hours": hours, "gain_low": gain[0], "gain_high": gain[1], "onset_low": low, "onset_high": high}
+        onset_bounds = {"onset_joint_low": low, "onset_joint_high": high}
+        return {"horizon_hours": hours, "gain_joint_low": gain[0], "gain_joint_high": gain[1], **onset_bounds}
 
     assert verdict([at(1, (0.01, 0.02)), at(4, (-0.01, 0.01))]) == {"verdict": "pays", "reason": "better: QLIKE at 1 h"}
     told = verdict([at(1, (0.01, 0.02)), at(4, (-0.02, -0.01))])
@@ -167,7 +168,7 @@ def test_verdict_is_the_worst_that_is_certain() -> None:
     assert verdict([at(1, (-0.01, 0.01), (0.01, 0.02))])["verdict"] == "pays"
     assert verdict([at(1, (-0.01, 0.01), (-0.02, -0.01))])["verdict"] == "harms"
     assert verdict([at(1, (-0.01, 0.01), (0.0, 0.02))])["verdict"] == "no evidence"
-    nothing = at(1, (0.0, 0.0)) | {"gain_low": None, "gain_high": None}
+    nothing = at(1, (0.0, 0.0)) | {"gain_joint_low": None, "gain_joint_high": None}
     assert verdict([nothing])["verdict"] == "not scored"
 
 
