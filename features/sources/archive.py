@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,13 @@ __all__ = ["rows", "unzip", "verify"]
 MAX_BYTES: Final = 512 * 2**20
 MAX_RATIO: Final = 200
 MAX_ROWS: Final = 5_000_000
+
+# What the standard library raises on damaged zip files: its own errors, those of the compressions, of struct
+# and of text (member names), and of unknown or encrypted ones.
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, RuntimeError, ValueError),
+)
 
 
 def verify(file: Path, content: bytes) -> None:
@@ -36,8 +45,8 @@ def unzip(file: Path, content: bytes) -> bytes:
     Raises
     ------
     DataInvalid
-        Not a zip file, damaged, encrypted, more than one member, a member whose name is a path, or one that
-        grows beyond 512 MiB or 200 times its compressed size.
+        Not a zip file, damaged, encrypted, more than one member, a member whose name is a path or another
+        file's, or one that grows beyond 512 MiB or 200 times its compressed size.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -50,7 +59,7 @@ def unzip(file: Path, content: bytes) -> bytes:
                 # Headers may lie about sizes: what is read decides.
                 limit = min(MAX_BYTES, MAX_RATIO * max(len(content), 1))
                 text = stream.read(limit + 1)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as fault:
+    except _DAMAGE as fault:
         raise DataInvalid(f"{file} is no sound zip file ({fault}); download it again") from None
     if len(text) > limit:
         raise DataInvalid(f"{file} grows beyond {limit:,} bytes when decompressed; refused as a decompression bomb")
@@ -61,6 +70,9 @@ def _refuse_unsafe(file: Path, member: zipfile.ZipInfo) -> None:
     name = member.filename
     if member.is_dir() or PurePosixPath(name.replace("\\", "/")).name != name:
         raise DataInvalid(f"{file} holds {name!r}, a path and not a file name; refused, take it from the archive")
+    if name != f"{file.stem}.csv":
+        # Rows do not name their symbol: the member's name is the only witness that the file is what it says.
+        raise DataInvalid(f"{file} holds {name!r}, not {file.stem}.csv; give the file its name, or download it again")
     if member.flag_bits & 0x1:
         raise DataInvalid(f"{file} is encrypted; the public archive is not, download it again")
     if member.file_size > MAX_BYTES or member.file_size > MAX_RATIO * max(member.compress_size, 1):
@@ -86,7 +98,8 @@ def rows(
     fields: list[list[str]] = []
     torn: list[tuple[BadRow, str]] = []
     order: list[int] | None = None
-    reader = csv.reader(io.StringIO(text))
+    # The archive quotes nothing: a stray quote spoils its own field and does not swallow the lines below.
+    reader = csv.reader(io.StringIO(text), quoting=csv.QUOTE_NONE)
     try:
         for row in reader:
             if not row:
@@ -116,7 +129,8 @@ def _order(file: Path, first: list[str], columns: tuple[str, ...]) -> list[int]:
     """Where each column stands: by the header's names, or, without a header, by the layout."""
     if first[0][:1].isdigit():
         return list(range(len(columns)))
-    missing = [column for column in columns if column not in first]
-    if missing:
-        raise DataInvalid(f"{file} lacks the column {missing[0]!r}; its header is {','.join(first)}")
+    for column in columns:
+        if first.count(column) != 1:
+            fault = "has twice" if column in first else "lacks"
+            raise DataInvalid(f"{file} {fault} the column {column!r}; its header is {','.join(first)}")
     return [first.index(column) for column in columns]

@@ -9,19 +9,17 @@ spacing of settlements and is null across a hole.
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
 from features.errors import DataInvalid
-from features.schemas import INTERVALS, OHLC, to_utc
-from features.sources.reading import Reading, Skip
+from features.schemas import INTERVALS, OHLC
+from features.sources.reading import Reading, Skip, columnar, timed
 
 __all__ = ["read"]
 
@@ -49,38 +47,41 @@ def read(file: Path, content: bytes) -> Reading | Skip:
     symbol = name["base"] + name["quote"]
     kind = name["kind"] or ("futures" if name["settle"] else "spot")
     if kind == "funding_rate":
-        return Reading("funding", _funding(_columns(file, content, ("date", "open")), symbol), {"symbol": symbol})
+        frame, torn = timed(file, _columns(file, content, ("date", "open")), ["date"])
+        return Reading("funding", _funding(frame, symbol), {"symbol": symbol}, torn)
     table = {"futures": "bars", "mark": "mark", "spot": "spot"}.get(kind)
     if table is None or name["interval"] not in INTERVALS:
         return Skip(f"no table holds {kind} bars of {name['interval']}")
     wanted = ("date", *OHLC, *(() if table == "mark" else ("volume",)))
-    frame = _columns(file, content, wanted)
+    frame, torn = timed(file, _columns(file, content, wanted), ["date"])
     parameters = {"table": table, "symbol": symbol, "interval": name["interval"]}
-    return Reading(table, _bars(frame, symbol, name["interval"]), parameters)
+    return Reading(table, _bars(frame, symbol, name["interval"]), parameters, torn)
 
 
 def _columns(file: Path, content: bytes, wanted: tuple[str, ...]) -> pd.DataFrame:
     reader = pyarrow.feather.read_table if file.suffix == ".feather" else pyarrow.parquet.read_table
-    try:
-        frame: pd.DataFrame = reader(io.BytesIO(content)).to_pandas(ignore_metadata=True)
-    except (OSError, pa.ArrowException) as fault:
-        raise DataInvalid(f"{file} is no {file.suffix[1:]} file ({fault}); download it again") from None
-    missing = [column for column in wanted if column not in frame]
-    if missing:
-        raise DataInvalid(f"{file} lacks freqtrade's column {missing[0]!r}; it has {', '.join(map(str, frame))}")
-    return frame[list(wanted)].set_axis(range(1, len(frame) + 1), axis=0)
+    frame = columnar(file, content, reader)
+    held = [str(column) for column in frame]
+    for column in wanted:
+        if held.count(column) != 1:
+            fault = "has twice" if column in held else "lacks"
+            raise DataInvalid(f"{file} {fault} freqtrade's column {column!r}; it has {', '.join(held)}")
+    return frame[list(wanted)]
 
 
 def _bars(frame: pd.DataFrame, symbol: str, interval: str) -> pd.DataFrame:
-    close_time = to_utc(frame["date"]) + INTERVALS[interval]
+    close_time = frame["date"] + INTERVALS[interval]
     return frame.drop(columns="date").assign(
         interval=interval, symbol=symbol, close_time=close_time, available_at=close_time
     )
 
 
 def _funding(frame: pd.DataFrame, symbol: str) -> pd.DataFrame:
-    time = to_utc(frame["date"])
-    spacing = time.diff().dt.total_seconds() / 3600
+    time = frame["date"]
+    # In order of time, whatever the order of rows; a repeated row is no settlement of its own.
+    settled = time.dropna().drop_duplicates().sort_values()
+    hours = settled.diff().dt.total_seconds() / 3600
+    spacing = time.map(pd.Series(hours.to_numpy(), index=pd.DatetimeIndex(settled)))
     return pd.DataFrame(
         {
             "exchange": VENUE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 import pyarrow as pa
@@ -18,17 +18,11 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from features.errors import DataInvalid, UsageError
-from features.schemas import INTERVALS, Table, nearest, to_utc
+from features.schemas import INTERVALS, Table, nearest
 from features.schemas import table as table_named
-from features.sources.reading import Reading
+from features.sources.reading import Reading, columnar, timed
 
 __all__ = ["read"]
-
-READERS: Final = {
-    ".parquet": pyarrow.parquet.read_table,
-    ".feather": pyarrow.feather.read_table,
-    ".csv": pyarrow.csv.read_csv,
-}
 
 
 def read(
@@ -60,59 +54,78 @@ def read(
     if "close_time" in accepted:
         accepted |= {"open_time", "interval"}
     mapping = dict(columns) if columns else {c: c for c in held if c in accepted and c not in constant}
+    if constant.get("interval", "1h") not in INTERVALS:
+        raise UsageError(f"interval {constant['interval']!r} is none of {', '.join(INTERVALS)}")
     for target in (*mapping, *constant):
         if target not in accepted:
             raise UsageError(f"table {table!r} has no column {target!r}{nearest(target, accepted)}")
+    names = [str(name) for name in held]
     for wanted in mapping.values():
-        if wanted not in held:
-            raise UsageError(f"{file} has no column {wanted!r}{nearest(wanted, map(str, held))}")
+        if wanted not in names:
+            raise UsageError(f"{file} has no column {wanted!r}{nearest(wanted, names)}")
+        if names.count(wanted) > 1:
+            raise DataInvalid(f"{file} has the column {wanted!r} twice; which one is meant? Rename one of them")
     frame = pd.DataFrame({target: held[wanted] for target, wanted in mapping.items()}, index=held.index)
-    frame = _closed(frame.assign(**constant), spec)
+    frame = frame.assign(**constant)
     values = frame[[name for name in spec.values if name in frame]]
     void = values.isna().all(axis=1) if values.shape[1] else pd.Series(False, index=frame.index)
-    frame = _available(frame[~void], spec, delay)
+    frame, torn = timed(file, frame[~void], ("open_time", spec.clock, "available_at"))
+    frame = _available(_closed(frame, spec, file), spec, delay, file)
     parameters = {"table": table, "columns": mapping, "set": constant, "delay": str(delay)}
     notes = (f"{int(void.sum()):,} rows hold no value and are left out",) if void.any() else ()
-    return Reading(table, frame, parameters, notes=notes)
+    return Reading(table, frame, parameters, torn, notes)
 
 
 def _load(file: Path, content: bytes) -> pd.DataFrame:
     if file.suffix not in READERS:
         raise DataInvalid(f"{file} is none of {', '.join(READERS)}; convert it, or name only files that are")
-    try:
-        frame: pd.DataFrame = READERS[file.suffix](io.BytesIO(content)).to_pandas(ignore_metadata=True)
-    except (OSError, pa.ArrowException) as fault:
-        raise DataInvalid(f"{file} is no {file.suffix[1:]} file ({fault}); mend or replace it") from None
-    header = 1 if file.suffix == ".csv" else 0
-    return frame.set_axis(range(1 + header, len(frame) + 1 + header), axis=0)
+    frame = columnar(file, content, READERS[file.suffix])
+    if file.suffix != ".csv":
+        return frame
+    lines = [number for number, line in enumerate(content.splitlines(), 1) if line]
+    broken = any(cells.str.contains("\n", regex=False).any() for _, cells in frame.items())
+    if broken or len(lines) != len(frame) + 1:
+        raise DataInvalid(f"{file} has a line break inside a quoted field; write every row on one line")
+    return frame.set_axis(lines[1:], axis=0)
 
 
-def _closed(frame: pd.DataFrame, spec: Table) -> pd.DataFrame:
+def _text(stream: io.BytesIO) -> pa.Table:
+    """A CSV with every cell as the text it is: a guessed type would make one cell's meaning depend on others."""
+    names = pyarrow.csv.open_csv(stream).schema.names
+    stream.seek(0)
+    text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    return pyarrow.csv.read_csv(stream, convert_options=text)
+
+
+READERS: Final = {
+    ".parquet": pyarrow.parquet.read_table,
+    ".feather": pyarrow.feather.read_table,
+    ".csv": _text,
+}
+
+
+def _closed(frame: pd.DataFrame, spec: Table, file: Path) -> pd.DataFrame:
     """``open_time`` and ``interval`` turned into the ``close_time`` they stand for."""
     if "open_time" in frame:
         if "interval" not in frame:
-            raise UsageError("open_time needs the bars' length: --set interval=1h")
-        length = frame["interval"].map(INTERVALS)
-        if length.isna().any():
-            wrong = frame["interval"][length.isna()].iloc[0]
-            raise UsageError(f"interval {wrong!r} is none of {', '.join(INTERVALS)}")
-        frame = frame.assign(close_time=to_utc(frame["open_time"]) + length.astype("timedelta64[us]"))
+            raise UsageError(f"{file}: open_time needs the bars' length: --set interval=1h")
+        length = pd.to_timedelta(frame["interval"].astype("object").map(lambda name: INTERVALS.get(str(name))))
+        frame = frame.assign(close_time=frame["open_time"] + length.astype("timedelta64[us]"))
     extra = [name for name in ("open_time", "interval") if name in frame and name not in spec.columns]
     return frame.drop(columns=extra)
 
 
-def _available(frame: pd.DataFrame, spec: Table, delay: pd.Timedelta | None) -> pd.DataFrame:
+def _available(frame: pd.DataFrame, spec: Table, delay: pd.Timedelta | None, file: Path) -> pd.DataFrame:
     """``available_at``: as the file says, or the row's clock and the delay."""
     if delay is not None and delay < pd.Timedelta(0):
         raise UsageError(f"--delay {delay} is negative: nothing is known before it happens")
-    if "available_at" in frame:
-        if delay is not None:
-            raise UsageError("--delay and a column available_at contradict each other; leave one out")
-        return frame
-    if delay is None and spec.clock == "date":
+    if "available_at" in frame and delay is not None:
+        raise UsageError("--delay and a column available_at contradict each other; leave one out")
+    if "available_at" not in frame and delay is None and spec.clock == "date":
         raise UsageError("a day's close is not known when the day begins: give --delay 24h, or a column available_at")
     if spec.clock not in frame:
         hint = f"--columns {spec.clock}=…"
-        raise UsageError(f"table {spec.name!r} needs the column {spec.clock!r}: name it with {hint}")
-    clock: Any = to_utc(frame[spec.clock])
-    return frame.assign(**{spec.clock: clock, "available_at": clock + (delay or pd.Timedelta(0))})
+        raise UsageError(f"{file}: table {spec.name!r} needs the column {spec.clock!r}: name it with {hint}")
+    if "available_at" in frame:
+        return frame
+    return frame.assign(available_at=frame[spec.clock] + (delay or pd.Timedelta(0)))

@@ -44,6 +44,8 @@ BAR_TABLES: Final = {
 SPOT_MICROSECONDS: Final = pd.Timestamp("2025-01-01", tz="UTC")
 # From here on a row of the metrics is labelled with the start of its five minutes, before with their end.
 START_LABELLED: Final = pd.Timestamp("2026-06-25", tz="UTC")
+# Spelt out, because pandas takes a part of it, or the word now, for an instant as well.
+STAMP: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
 FIVE_MINUTES: Final = pd.Timedelta(minutes=5)
 # Settlements are stamped a few milliseconds late; a minute is no jitter any more.
 MAX_JITTER: Final = pd.Timedelta(minutes=1)
@@ -126,6 +128,10 @@ class _Sheet:
         """A column as float64; what is no number is NaN."""
         return pd.to_numeric(self.frame[column], errors="coerce").astype("float64")
 
+    def epoch(self, column: str) -> pd.Series:
+        """A column of whole numbers, written in digits alone as the archive does; what is none is NaN."""
+        return self.number(column).where(self.frame[column].str.fullmatch("[0-9]+"))
+
     def remove(self, bad: pd.Series, column: str, cause: str) -> None:
         """Take out the lines where ``bad`` holds."""
         where = bad.to_numpy(dtype=bool)
@@ -136,7 +142,7 @@ class _Sheet:
 
     def instants(self, column: str, per_second: int) -> pd.Series:
         """An epoch column as UTC instants; lines outside the years 1980 to 2200 are taken out."""
-        seconds = self.number(column) / per_second
+        seconds = self.epoch(column) / per_second
         unit = {1_000: "milliseconds", 1_000_000: "microseconds"}[per_second]
         outside = ~((seconds > 3.2e8) & (seconds < 7.3e9))
         self.remove(outside, column, f"is no instant in {unit}, the unit of this market and era")
@@ -155,7 +161,7 @@ def _bars(file: _File, content: bytes) -> Reading:
     per_second = 1_000_000 if micro else 1_000
     step = int(INTERVALS[file.what].total_seconds()) * per_second
     sheet.instants("open_time", per_second)
-    span = sheet.number("close_time") - sheet.number("open_time") + 1
+    span = sheet.epoch("close_time") - sheet.epoch("open_time") + 1
     cause = f"is not open_time + {file.what} - 1 in the unit of this market and era"
     sheet.remove(span != step, "close_time", cause)
     opened = sheet.instants("open_time", per_second)
@@ -197,11 +203,13 @@ def _metrics(file: _File, content: bytes) -> Reading:
     notes = (f"{int(repeated.sum()):,} lines repeat an earlier one exactly",) if repeated.any() else ()
     sheet.frame = sheet.frame[~repeated]
     sheet.remove(sheet.frame["symbol"] != file.symbol, "symbol", f"is not {file.symbol}, the file's")
-    label = pd.to_datetime(sheet.frame["create_time"], utc=True, errors="coerce", format="ISO8601")
+    text = sheet.frame["create_time"]
+    label = pd.to_datetime(text.where(text.str.fullmatch(STAMP)), utc=True, errors="coerce", format="ISO8601")
     sheet.remove(label.isna(), "create_time", "is not an instant")
     label = label[sheet.frame.index].astype("datetime64[us, UTC]")
     # A day's last five minutes are labelled with the next midnight in the era of end labels.
-    sheet.remove((label < file.start) | (label > file.end), "create_time", f"lies outside {file.path.stem}")
+    last = (label == file.end) & (label < START_LABELLED)
+    sheet.remove(_outside(label, file) & ~last, "create_time", f"lies outside {file.path.stem}")
     label = label[sheet.frame.index]
     known = label.where(label < START_LABELLED, label + FIVE_MINUTES)
     frame = pd.DataFrame(

@@ -72,6 +72,72 @@ def test_the_settlement_interval_follows_from_the_spacing_and_is_null_across_a_h
     assert set(funding["exchange"]) == {"binance"}
 
 
+def test_the_settlement_interval_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    hours = [0, 16, 8, 8, 20, 12]
+    rate = [[1e-4, 0, 0, 0, 0]] * len(hours)
+    save(tmp_path / "BTC_USDT_USDT-8h-funding_rate.feather", [START + hour * HOUR for hour in hours], rate)
+    report = import_data("freqtrade", tmp_path, tmp_path / "store")
+    assert [bad.line for bad in report.quarantined] == [4]
+    funding = Market.open(tmp_path / "store").funding()
+    assert funding["interval_hours"].fillna(-1).tolist() == [-1, 8, 4, 4, 4]
+
+
+def table(**changed: pa.Array) -> pa.Table:
+    """Four sound bars with some columns replaced, or added."""
+    opens = pa.array([START + i * HOUR for i in range(4)], pa.timestamp("ms", tz="UTC"))
+    names = ["open", "high", "low", "close", "volume"]
+    columns = {"date": opens} | {name: pa.array([row[i] for row in flat(4)]) for i, name in enumerate(names)}
+    return pa.table(columns | changed)
+
+
+def refusal(folder: Path, content: pa.Table) -> str:
+    file = folder / "BTC_USDT_USDT-1h-futures.feather"
+    pyarrow.feather.write_feather(content, str(file))
+    with pytest.raises(DataInvalid) as refused:
+        import_data("freqtrade", file, folder / "store")
+    return str(refused.value)
+
+
+def test_truth_values_and_times_are_no_prices(tmp_path: Path) -> None:
+    yes = pa.array([True] * 4)
+    for kind in (yes, pa.array([True, None, True, True]), yes.dictionary_encode(), pa.array([1] * 4, pa.duration("s"))):
+        assert "column volume" in refusal(tmp_path, table(volume=kind))
+    assert "column high" in refusal(tmp_path, table(high=pa.array([START] * 4, pa.timestamp("ms"))))
+    assert "column close" in refusal(tmp_path, table(close=pa.array([b"100.5"] * 4)))
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pa.array(["now"] * 4),
+        pa.array([f"2024-03-{day}" for day in range(1, 5)]),
+        pa.array([2**53] * 4, pa.timestamp("s")),
+        pa.array([253_402_300_799] * 4, pa.timestamp("s", tz="UTC")),
+        pa.array([1] * 4, pa.duration("s")),
+        pa.nulls(4).dictionary_encode(),
+    ],
+    ids=["word", "torn text", "beyond any range", "year 9999", "length", "nothing"],
+)
+def test_what_is_no_instant_of_this_age_is_refused(tmp_path: Path, dates: pa.Array) -> None:
+    told = refusal(tmp_path, table(date=dates))
+    assert "column close_time: is missing" in told if dates.null_count else "column date" in told
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    twice = table().append_column("close", pa.array([1.0] * 4))
+    assert "has twice freqtrade's column 'close'" in refusal(tmp_path, twice)
+
+
+def test_cells_mean_the_same_in_a_dictionary(tmp_path: Path) -> None:
+    plain = table(volume=pa.array(["2.5", "2.5", "x", "3"]))
+    file = tmp_path / "BTC_USDT_USDT-1h-futures.feather"
+    encoded = [column.dictionary_encode() for column in plain.columns]
+    pyarrow.feather.write_feather(pa.table(encoded, names=plain.column_names), str(file))
+    report = import_data("freqtrade", file, tmp_path / "store")
+    assert [(bad.line, bad.column) for bad in report.quarantined] == [(3, "volume")]
+    assert Market.open(tmp_path / "store").bars()["volume"].tolist() == [2.5, 2.5, 3.0]
+
+
 def test_importing_again_is_a_no_op(tmp_path: Path) -> None:
     store = tmp_path / "store"
     tree(tmp_path / "data")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,69 @@ def test_csv_and_feather_are_read_too(tmp_path: Path) -> None:
     assert market.daily()["close"].tolist() == [1.5, 2.0]
     [bad] = report.quarantined
     assert (bad.line, bad.column, bad.cause) == (3, "close", "'oops' is not a number")
+
+
+def test_a_cell_of_a_csv_means_the_same_whatever_stands_beside_it(tmp_path: Path) -> None:
+    days = [f"2024-03-0{n},{value}" for n, value in enumerate(["0x1A", "7", "true", "NULL", "5", "8"], 1)]
+    how: dict[str, Any] = {"table": "daily", "set_": {"series": "X"}, "delay": DAY}
+    # A blank line is a line: rows below it keep their number.
+    (tmp_path / "x.csv").write_text("\n".join(["date,close", days[0], "", *days[1:], "now,9"]) + "\n")
+    report, market = load(tmp_path / "x.csv", tmp_path, **how)
+    assert market.daily()["close"].tolist() == [7.0, 5.0, 8.0]
+    assert [(bad.line, bad.column) for bad in report.quarantined] == [(2, "close"), (5, "close"), (9, "date")]
+    assert report.quarantined[-1].cause == "'now' is not an instant"
+    assert "1 rows hold no value" in report.notes[0][1]
+    [kept] = (tmp_path / "store" / "quarantine" / "daily").glob("*.jsonl")
+    assert "date=now, close=9" in kept.read_text()
+
+
+def test_epochs_of_a_csv_keep_every_microsecond(tmp_path: Path) -> None:
+    stamps = [MIDNIGHT.value + 1_000 * micro for micro in range(1, 6)]
+    (tmp_path / "x.csv").write_text("date,close\n" + "".join(f"{stamp},1\n" for stamp in stamps))
+    _, market = load(tmp_path / "x.csv", tmp_path, table="daily", set_={"series": "X"}, delay=DAY)
+    assert market.daily()["date"].tolist() == [MIDNIGHT + pd.Timedelta(n, "us") for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("rows", ['2024-03-01,1,"a\n2024-03-02,2,b"\n2024-03-03,3,c\n', '2024-03-01,1,"a\n'])
+def test_a_quoted_line_break_is_refused_before_it_swallows_rows(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "x.csv").write_text(f"date,close,remark\n{rows}")
+    with pytest.raises(DataInvalid, match=r"x\.csv has a line break inside"):
+        load(tmp_path / "x.csv", tmp_path, table="daily", set_={"series": "X"}, delay=DAY)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("date,close,close\n2024-03-01,1,2\n")
+    with pytest.raises(DataInvalid, match="has the column 'close' twice"):
+        load(tmp_path / "x.csv", tmp_path, table="daily", set_={"series": "X"}, delay=DAY)
+
+
+def test_a_column_that_is_not_asked_for_may_be_there_twice_in_two_types(tmp_path: Path) -> None:
+    arrays = [pa.array(["2024-03-01"]), pa.array([1.0]), pa.array(["a"]), pa.array([{"b": 1}])]
+    twice = pa.Table.from_arrays(arrays, names=["date", "close", "remark", "remark"])
+    pyarrow.feather.write_feather(twice, str(tmp_path / "x.feather"))
+    _, market = load(tmp_path / "x.feather", tmp_path, table="daily", set_={"series": "X"}, delay=DAY)
+    assert market.daily()["close"].tolist() == [1.0]
+
+
+def test_one_unknown_interval_spoils_its_own_row(tmp_path: Path) -> None:
+    one = [100.0] * 4
+    times = pa.array([MIDNIGHT] * 4, pa.timestamp("us", tz="UTC"))
+    lengths = ["1h", "7m", None, "1d"]
+    columns: dict[str, Any] = {"open_time": times, "interval": lengths} | dict.fromkeys(
+        ("open", "high", "low", "close", "volume"), one
+    )
+    report, market = load(save(tmp_path / "x.parquet", **columns), tmp_path, table="spot", set_={"symbol": "A"})
+    assert [bad.line for bad in report.quarantined] == [2, 3]
+    assert len(market.spot("1h")) == len(market.spot("1d")) == 1
+    with pytest.raises(UsageError, match="interval '7m' is none of"):
+        load(tmp_path / "x.parquet", tmp_path, table="spot", set_={"symbol": "A", "interval": "7m"})
+
+
+@pytest.mark.parametrize("names", [["A", "", " "], [b"A", b"B", b"C"], [1.0, 2.0, 3.0], [True, False, True]])
+def test_a_series_has_a_name_and_it_is_text(tmp_path: Path, names: list[object]) -> None:
+    file = save(tmp_path / "x.parquet", date=["2024-03-01"] * 3, close=[1.0, 2.0, 3.0], series=names)
+    with pytest.raises(DataInvalid, match="column series"):
+        load(file, tmp_path, table="daily", delay=DAY)
 
 
 def test_bars_of_several_symbols_go_to_their_own_partitions(tmp_path: Path) -> None:

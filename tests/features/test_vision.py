@@ -5,6 +5,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -31,10 +32,10 @@ YEAR_2025 = 1_735_689_600_000
 HOUR = 3_600_000
 
 
-def kline(opened: int, step: int = HOUR, **changed: object) -> str:
+def kline(opened: int | str, step: int = HOUR, **changed: object) -> str:
     row: dict[str, object] = {
         "open_time": opened, "open": "100.5", "high": "101", "low": "99", "close": "100", "volume": "7.5",
-        "close_time": opened + step - 1, "quote_volume": "750", "count": "12",
+        "close_time": int(float(opened)) + step - 1, "quote_volume": "750", "count": "12",
         "taker_buy_volume": "3", "taker_buy_quote_volume": "300", "ignore": "0",
     }  # fmt: skip
     return ",".join(str(value) for value in (row | changed).values())
@@ -111,6 +112,9 @@ def test_spot_is_milliseconds_before_2025_and_microseconds_from_then_on(tmp_path
         (kline(MARCH + HOUR, volume="seven"), "volume", "'seven' is not a number"),
         (kline(MARCH + HOUR, volume=""), "volume", "not a number"),
         (kline(MARCH + HOUR, volume="-1"), "volume", "negative"),
+        (kline(MARCH + HOUR, volume='"7.5"'), "volume", "not a number"),
+        (kline(MARCH + HOUR, count="2.5"), "trades", "not a whole number"),
+        (kline(f"{MARCH + HOUR}.0"), "open_time", "milliseconds"),
         (kline(MARCH + HOUR, low="102"), "low", "above open or close"),
         (kline(MARCH + HOUR, high="50"), "high", "below open or close"),
         (kline(MARCH + HOUR, taker_buy_volume="8"), "taker_buy_volume", "more than volume"),
@@ -131,6 +135,17 @@ def test_a_bad_line_is_quarantined_by_number_column_and_cause(
     assert len(market.bars()) == 2
     [kept] = (tmp_path / "store/quarantine/bars").glob("*.jsonl")
     assert len(kept.read_text().splitlines()) == 1
+
+
+def test_a_stray_quote_does_not_swallow_the_lines_below(tmp_path: Path) -> None:
+    lines = [kline(MARCH + i * HOUR) for i in range(6)]
+    lines[1] = kline(MARCH + HOUR, close='"100')
+    # The last column is not read: a quote in it is no reason to lose what follows.
+    lines[3] = kline(MARCH + 3 * HOUR, ignore='"0')
+    pack(perpetual(tmp_path), lines)
+    report, market = load(tmp_path)
+    assert [(bad.line, bad.column) for bad in report.quarantined] == [(2, "close")]
+    assert len(market.bars()) == 5
 
 
 def test_lines_out_of_order_are_sorted_and_reported(tmp_path: Path) -> None:
@@ -185,6 +200,32 @@ def lying(path: Path) -> None:
     path.write_bytes(content)
 
 
+def renamed(path: Path) -> None:
+    """Another symbol's rows: nothing else in the file says whose they are."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(path.stem.replace("BTC", "ETH") + ".csv", kline(MARCH))
+
+
+def spoilt(method: int, path: Path) -> None:
+    """The member's bytes do not fit its compression."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(path.stem + ".csv", "\n".join(kline(MARCH + i * HOUR) for i in range(50)))
+    content = bytearray(path.read_bytes())
+    start = 30 + len(path.stem + ".csv")
+    content[start : start + 40] = bytes(40)
+    path.write_bytes(content)
+
+
+def nameless(path: Path) -> None:
+    """The member's name is marked as UTF-8 and is none."""
+    pack(path, [kline(MARCH)], checksum=False)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 9] |= 8
+    content[directory + 46] = 0xFF
+    path.write_bytes(content)
+
+
 def torn(path: Path) -> None:
     pack(path, [kline(MARCH + i * HOUR) for i in range(50)], checksum=False)
     path.write_bytes(path.read_bytes()[:-30])
@@ -199,6 +240,10 @@ def torn(path: Path) -> None:
         (encrypted, "encrypted"),
         (lying, "sound zip|bomb"),
         (torn, "no sound zip file"),
+        (renamed, "not BTCUSDT-1h-2024-03.csv"),
+        (partial(spoilt, zipfile.ZIP_LZMA), "no sound zip file"),
+        (partial(spoilt, zipfile.ZIP_BZIP2), "no sound zip file"),
+        (nameless, "no sound zip file"),
     ],
 )
 def test_hostile_and_broken_zips_are_refused(tmp_path: Path, attack: object, cause: str) -> None:
@@ -212,7 +257,12 @@ def test_hostile_and_broken_zips_are_refused(tmp_path: Path, attack: object, cau
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"", "empty"), (b"\xff\xfe\x00", "UTF-8"), (b"a,b\n1,2\n", "lacks the column 'open_time'")],
+    [
+        (b"", "empty"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"a,b\n1,2\n", "lacks the column 'open_time'"),
+        (KLINE_HEADER.replace("close,", "open,").encode(), "has twice the column 'open'"),
+    ],
 )
 def test_text_that_is_no_kline_file_is_refused(tmp_path: Path, content: bytes, cause: str) -> None:
     with pytest.raises(DataInvalid, match=cause):
@@ -281,6 +331,27 @@ def test_open_interest_before_and_after_the_labels_moved(tmp_path: Path, day: st
     assert isinstance(reading, Reading)
     [row] = reading.frame.to_dict("records")
     assert row["event_time"] == row["available_at"] == pd.Timestamp(known, tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("day", "label"),
+    [
+        ("2024-03-01", "now"),
+        ("2024-03-01", "2024-03-01"),
+        ("2024-03-01", "2024-03-01 00:1"),
+        ("2024-03-01", "2024-03-01 00:05:60"),
+        ("2024-03-01", "2024-03-02 00:05:00"),
+        # Labelled with the start of its five minutes, midnight is the next day's.
+        ("2026-06-25", "2026-06-26 00:00:00"),
+    ],
+)
+def test_a_torn_or_foreign_label_is_no_instant_of_the_file(tmp_path: Path, day: str, label: str) -> None:
+    rows = [f"{text},BTCUSDT,10.5,1050,1,1,1,1" for text in (f"{day} 00:00:00", label, f"{day} 12:00:00")]
+    content = "\n".join([METRICS_HEADER, *rows]).encode()
+    reading = read(tmp_path / f"BTCUSDT-metrics-{day}.csv", content)
+    assert isinstance(reading, Reading)
+    assert [(bad.line, bad.column) for bad, _ in reading.torn] == [(3, "create_time")]
+    assert len(reading.frame) == 2
 
 
 def test_open_interest_with_repeats_and_zeros(tmp_path: Path) -> None:
