@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ import pandas as pd
 
 from features.errors import LeakFound
 
-__all__ = ["Check", "Finding", "Leak", "LeakReport", "differences"]
+__all__ = ["FORWARD", "Check", "Finding", "Leak", "LeakReport", "Part", "differences"]
 
 Check = Literal["prefix", "poison", "restart", "arrival", "live"]
 LISTED = 20
+FORWARD: Final = frozenset({"variance", "log_return", "mae_long", "mae_short", "regime", "onset"})
+"""Target columns that speak of the interval after the origin."""
 
 
 @dataclass(frozen=True)
@@ -110,41 +112,105 @@ class LeakReport:
         }
 
 
-def differences(expected: pd.DataFrame, found: pd.DataFrame, check: Check, table: str, cut: pd.Timestamp) -> Finding:
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a frame, read column by column: a table of gigabytes is compared without being copied.
+
+    ``rows``: positions in ``frame``, which is indexed by (symbol, origin[, horizon_hours[, model]]). ``unknown``: which of
+    them have no ``FORWARD`` columns yet.
+    """
+
+    frame: pd.DataFrame
+    rows: npt.NDArray[np.int64]
+    unknown: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        after: pd.Timestamp | None = None,
+        upto: pd.Timestamp | None = None,
+        known: pd.Timestamp | None = None,
+    ) -> Part:
+        """The rows with ``after < origin <= upto``; ``FORWARD`` columns are null where ``target_end > known``."""
+        index = cast(pd.MultiIndex, frame.index)
+        level = index.names.index("origin")
+        origins = index.levels[level]
+        inside = np.ones(len(origins), dtype=np.bool_)
+        if after is not None:
+            inside &= np.asarray(origins > after)
+        if upto is not None:
+            inside &= np.asarray(origins <= upto)
+        rows = np.flatnonzero(inside[index.codes[level]])
+        unknown = None
+        if known is not None and "target_end" in frame:
+            unknown = np.asarray(frame["target_end"] > known)[rows]
+        return cls(frame, rows, unknown)
+
+    @property
+    def index(self) -> pd.MultiIndex:
+        """The rows' index."""
+        index = cast(pd.MultiIndex, self.frame.index)
+        return index if len(self.rows) == len(index) else index.take(self.rows)
+
+    def bits(self, column: str) -> npt.NDArray[np.int64]:
+        """A column's bits, one NaN for all."""
+        values = self.frame[column]
+        whole = len(self.rows) == len(values)
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            return values.to_numpy("datetime64[us]").view(np.int64)[self.rows]
+        if not pd.api.types.is_numeric_dtype(values.dtype):
+            hashes = pd.util.hash_pandas_object(values.iloc[self.rows], index=False)
+            return hashes.to_numpy().view(np.int64)
+        floats = values.to_numpy(np.float64)
+        floats = floats if whole else floats[self.rows]
+        absent = np.isnan(floats)
+        if self.unknown is not None and column in FORWARD:
+            absent |= self.unknown
+        return np.where(absent, np.nan, floats).view(np.int64)
+
+
+def differences(
+    expected: Part | pd.DataFrame, found: Part | pd.DataFrame, check: Check, table: str, cut: pd.Timestamp
+) -> Finding:
     """The earliest differing cell of every column; equal means equal bits, and any NaN equals any other.
 
     Frames are indexed by (symbol, origin[, horizon_hours[, model]]). A row or a column that only one of them has differs in
     every cell.
     """
-    index, alone = expected.index, np.zeros(len(expected), dtype=np.bool_)
+    expected, found = (of if isinstance(of, Part) else Part.of(of) for of in (expected, found))
+    index, alone = expected.index, None
     if not index.equals(found.index):
-        index = index.union(found.index)
-        alone = np.asarray(~(index.isin(expected.index) & index.isin(found.index)))
-        expected, found = expected.reindex(index), found.reindex(index)
-    origins = pd.DatetimeIndex(index.get_level_values("origin")).asi8
-    columns = list(dict.fromkeys([*expected.columns, *found.columns]))
+        index, expected, found, alone = _aligned(expected, found)
+    columns = list(dict.fromkeys([*expected.frame.columns, *found.frame.columns]))
     leaks = []
     for column in columns:
-        shared = column in expected and column in found
-        differs = _bits(expected[column]) != _bits(found[column]) if shared else np.ones(len(index), dtype=np.bool_)
-        bad = np.flatnonzero(differs | alone)
+        shared = column in expected.frame and column in found.frame and (alone is None or not alone.all())
+        differs = expected.bits(column) != found.bits(column) if shared else np.ones(len(index), dtype=np.bool_)
+        bad = np.flatnonzero(differs if alone is None else differs | alone)
         if bad.size:
-            symbol, time, *of = index[bad[np.argmin(origins[bad])]]
+            origins = pd.DatetimeIndex(index.take(bad).get_level_values("origin"))
+            symbol, time, *of = index[bad[np.argmin(origins.asi8)]]
             leaks.append(Leak(check, table, str(column), str(symbol), time, cut, *_plain(of)))
     return Finding({f"{check} {table}": len(index) * len(columns)}, tuple(leaks))
 
 
+def _aligned(expected: Part, found: Part) -> tuple[pd.MultiIndex, Part, Part, npt.NDArray[np.bool_]]:
+    """Both on the union of their rows, and which of those only one of them has; there any row of the other stands in."""
+    index = expected.index.union(found.index)
+    alone = np.zeros(len(index), dtype=np.bool_)
+    parts = []
+    for part in (expected, found):
+        at = part.index.get_indexer(index)
+        alone |= at < 0
+        unknown = None if part.unknown is None or not len(part.rows) else part.unknown[at]
+        rows = part.rows[at] if len(part.rows) else np.empty(0, dtype=np.int64)
+        parts.append(Part(part.frame, rows, unknown))
+    return index, parts[0], parts[1], alone
+
+
 def _plain(key: Sequence[Any]) -> list[Any]:
     return [value if isinstance(value, str) else int(value) for value in key]
-
-
-def _bits(values: pd.Series) -> npt.NDArray[np.int64]:
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return np.asarray(values.astype("int64"))
-    if not pd.api.types.is_numeric_dtype(values.dtype):
-        return pd.util.hash_pandas_object(values, index=False).to_numpy().view(np.int64)
-    floats = values.to_numpy(np.float64)
-    return np.where(np.isnan(floats), np.nan, floats).view(np.int64)
 
 
 def _firsts(leaks: Iterable[Leak]) -> tuple[Leak, ...]:

@@ -2,8 +2,8 @@
 
 Forecasts are checked at cuts ``t`` by making them again from ``market.as_of(t)``: the fold that contains ``t`` is refitted
 on what was known at ``t``, the folds before it stand, and every column of the forecast table up to ``t`` must have the same
-bits. At a fold's border a label that reaches into the test period is unknown, so a fit that reads one is found there; in
-mid-fold, at gaps and at midnight, what is updated between refits is.
+bits. At a fold's border a label that reaches into the test period is unknown, so a fit that reads one is found there; at
+the refreshes of levels, weights and laws, in mid-fold and at gaps, what is updated between refits is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from features import leakage
 from features.leak_report import Finding, LeakReport, differences
 from features.market import Market
 from features.pipeline import FAMILIES, FeaturePipeline
+from models.trailing import FOUR_WEEKS, refreshes
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
 from training.evaluation import plan, run_folds
@@ -152,7 +153,10 @@ def _table(material: Material, config: RunConfig, results: Sequence[FoldResult],
 
 
 def _cut_times(material: Material, folds: Sequence[Fold], count: int, seed: int) -> list[pd.Timestamp]:
-    """Fold borders, hours in mid-fold, ends of gaps and midnights, in turn."""
+    """Fold borders, refreshes of what is estimated between them, hours in mid-fold, ends of gaps and midnights, in turn.
+
+    A refresh that reads rows not resolved yet shows only until they are: an hour after it, at a horizon of one hour.
+    """
     rng = np.random.default_rng(seed)
     first = folds[0].test_start
     later = np.asarray(material.times > first)
@@ -160,7 +164,8 @@ def _cut_times(material: Material, folds: Sequence[Fold], count: int, seed: int)
     resumed = (~alive[:, :-1] & alive[:, 1:]).any(axis=0)
     midnight = np.asarray(material.times.hour == 0)[later]
     borders = pd.DatetimeIndex([fold.test_start for fold in folds]).as_unit("us").asi8
-    pools = [borders, times, times[1:][resumed], times[midnight]]
+    refreshed = np.intersect1d(material.times.asi8[refreshes(material.times, FOUR_WEEKS)], times)
+    pools = [borders, refreshed, times, times[1:][resumed], times[midnight]]
     shuffled: list[Iterator[np.int64]] = [iter(rng.permutation(pool)) for pool in pools]
     chosen: dict[np.int64, None] = {}
     for pool in cycle(shuffled):

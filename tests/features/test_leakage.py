@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from features import leakage
+from features import leakage, schemas
 from features.errors import LeakFound, UsageError
-from features.leak_report import LeakReport, differences
+from features.leak_checks import POISONS, STRANGER, Feed, delayed, joined_by_stranger
+from features.leak_cuts import placed
+from features.leak_report import LeakReport, Part, differences
+from features.leak_revisions import revisions
 from features.market import Market
 from features.panel import Panel
 from features.pipeline import FeaturePipeline
+from features.store import Store
 
 HOUR = pd.Timedelta(hours=1)
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -63,6 +69,35 @@ def test_the_first_bad_cell_is_the_earliest_over_symbols() -> None:
     assert "column 'x'" in report.summary()
 
 
+def test_a_part_of_a_frame_is_compared_without_its_other_rows() -> None:
+    whole = pd.concat([frame([1.0, 2.0, 3.0]), frame([4.0, 5.0, 6.0], "B")])
+    upto = START + HOUR
+    other = whole[whole.index.get_level_values("origin") <= upto]
+    part = Part.of(whole, None, upto)
+    assert part.index.equals(other.index)
+    found = differences(part, other, "prefix", "features", upto)
+    assert not found.leaks
+    assert found.cells == {"prefix features": 4}
+    (leak,) = differences(part, other.assign(x=[1.0, 2.0, 4.0, 9.0]), "prefix", "features", upto).leaks
+    assert (leak.symbol, leak.time) == ("B", upto)
+    (alone,) = differences(Part.of(whole, START, upto), other, "prefix", "features", upto).leaks
+    assert alone.time == START
+    (none,) = differences(Part.of(whole, upto + 9 * HOUR), other, "prefix", "features", upto).leaks
+    assert none.time == START
+
+
+def test_a_part_hides_what_speaks_of_intervals_that_end_later() -> None:
+    values = frame([1.0, 2.0, 3.0]).rename(columns={"x": "variance"})
+    values.insert(0, "target_end", values.index.get_level_values("origin") + HOUR)
+    values["trailing_variance"] = values["variance"]
+    known = START + 2 * HOUR
+    shown = values.assign(variance=[1.0, 2.0, np.nan])
+    assert not differences(Part.of(values, known=known), shown, "prefix", "targets", known).leaks
+    assert differences(Part.of(values), shown, "prefix", "targets", known).leaks
+    (leak,) = differences(Part.of(values, known=known), values, "prefix", "targets", known).leaks
+    assert (leak.column, leak.time) == ("variance", known)
+
+
 def test_cuts_stand_at_borders_and_at_random_and_repeat_by_seed(small: Market) -> None:
     cuts = leakage.cut_times(small, 40, seed=1)
     assert cuts == leakage.cut_times(small, 40, seed=1)
@@ -83,6 +118,70 @@ def test_cuts_that_do_not_fit_are_refused(small: Market) -> None:
     for count in (0, -1, 10**6):
         with pytest.raises(UsageError, match="cuts do not fit"):
             leakage.cut_times(small, count, seed=0)
+
+
+def test_every_kind_of_border_gets_every_poison(small: Market) -> None:
+    cuts = placed(small, 60, seed=0)
+    borders = {"gap", "edge", "arrival", "day", "week", "anywhere"}
+    assert {cut.kind for cut in cuts} == borders, "no row of this market is known late"
+    tasks = leakage._poisons(cuts)
+    assert [task.at for task in tasks] == [cut.at for cut in cuts]
+    assert {(cut.kind, task.poison) for cut, task in zip(cuts, tasks, strict=True)} == {
+        (kind, poison) for kind in borders for poison in POISONS
+    }
+
+
+def test_a_cut_stands_where_a_row_had_happened_and_was_not_known(small: Market) -> None:
+    funding = small.table("funding")
+    late = small.with_tables(funding=funding.assign(available_at=funding["available_at"] + pd.Timedelta(minutes=5)))
+    settled = set(funding["funding_time"])
+    found = [cut.at for cut in placed(late, 40, seed=0) if cut.kind == "late"]
+    assert len(found) >= 2
+    assert settled.issuperset(found)
+
+
+def test_feeds_are_delayed_from_the_cut_on_each_by_its_own(small: Market) -> None:
+    t = small.bars().index.get_level_values("close_time").min() + pd.Timedelta(days=100)
+    symbol = small.symbols[0]
+    delays = {Feed("funding"): 5 * HOUR, Feed("bars", "1h", symbol): 30 * HOUR}
+    late = delayed(small, delays, t)
+    for name, delay, hit in (("funding", 5 * HOUR, slice(None)), ("bars", 30 * HOUR, symbol)):
+        key = list(schemas.TABLES[name].identity)
+        before, after = (market.table(name).set_index(key)["available_at"] for market in (small, late))
+        moved = before > t
+        if hit == symbol:
+            moved &= (before.index.get_level_values("symbol") == symbol) & (before.index.get_level_values(0) == "1h")
+        pd.testing.assert_series_equal(after, before.mask(moved, before + delay))
+        assert 0 < moved.sum() < len(moved)
+
+
+def test_latencies_are_declared() -> None:
+    told = {name: table.latency for name, table in schemas.TABLES.items() if table.latency}
+    assert told == {"open_interest": pd.Timedelta(minutes=5), "daily": pd.Timedelta(days=1)}
+
+
+def test_a_stranger_joins_just_after_the_cut(small: Market) -> None:
+    t = small.bars().index.get_level_values("close_time").min() + pd.Timedelta(days=90)
+    joined = joined_by_stranger(small, t)
+    assert joined.symbols == (STRANGER, *small.symbols)
+    assert joined.table("bars", symbols=[STRANGER])["available_at"].min() > t
+    pd.testing.assert_frame_equal(joined.table("bars", symbols=small.symbols), small.table("bars"))
+    assert list(joined.first_bar[joined.first_bar > t].unique()) == [t + HOUR]
+    assert joined.first_bar[small.symbols[0]] == small.first_bar[small.symbols[0]]
+
+
+def test_imports_of_the_same_key_are_merged_as_they_became_known(small: Market, tmp_path: Path) -> None:
+    assert revisions(small).cells == {}
+    bars = small.table("bars", "1h", symbols=[small.symbols[0]]).iloc[:100]
+    again = bars.iloc[40:60].assign(close=bars["close"] * 1.1, available_at=bars["available_at"] + 50 * HOUR)
+    store = Store(tmp_path)
+    with store.writing() as writer:
+        writer.add(bars, schemas.TABLES["bars"], "simulated", "first")
+        writer.add(again, schemas.TABLES["bars"], "parquet", "second")
+    # Another, preferred source: its rows hide the first ones until they are known, and change none.
+    found = revisions(Market.open(tmp_path))
+    assert not found.leaks
+    assert found.cells["prefix bars"] > 0
 
 
 @pytest.mark.parametrize("kind", ["nan", "1e300", "permutation"])
