@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.freshness import FEED_LIVES
 from models.base import ENSEMBLE, FORECAST_SCHEMA, SCHEMA_VERSION
 from models.distribution import Outcome
 from models.ensemble import Assembly, Ensemble, Record
@@ -25,12 +26,6 @@ Mask = npt.NDArray[np.bool_]
 
 DAYS_OF_REGIMES: Final = 90
 PRESENT_HOURS: Final = 90 * 24
-# Feed: its age column, and the hours after which it counts as stale.
-FEEDS: Final = {
-    "funding": ("age_funding", 24.0),
-    "taker volume": ("age_taker_flow", 4.0),
-    "15 min feed": ("age_bars_15m", 4.0),
-}
 NUMBERS: Final = tuple(f.name for f in FORECAST_SCHEMA if str(f.type) == "double")
 
 
@@ -64,14 +59,14 @@ class Origin:
 
     @classmethod
     def of(cls, material: Material, columns: slice) -> Origin:
-        """From the features: flat prices, stale feeds that the symbol had within 90 days, short histories."""
+        """Flat prices, stale feeds that the symbol had within 90 days (used or not), short histories."""
         day = material.feature("log_rv_raw_24h")[:, columns]
         flat = day <= np.log(1e-8) + 1e-6
         reason = np.full(flat.shape, "", dtype=object)
         # Read with the 90 days before the grid's part, so that a stale feed is known from the first row on.
         before = slice(max(columns.start - PRESENT_HOURS, 0), columns.stop)
-        for feed, (column, life) in FEEDS.items():
-            age = material.feature(column)[:, before]
+        for feed, life in FEED_LIVES.items():
+            age = material.ages[feed][:, before]
             fresh = age <= life
             had = _any_within(fresh, PRESENT_HOURS)[:, columns.start - before.start :]
             stale = had & (age > life)[:, columns.start - before.start :]

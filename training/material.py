@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import UsageError
+from features.freshness import feed_ages
 from features.market import Market
 from features.panel import Panel
 from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
@@ -29,7 +30,7 @@ class Material:
     """Features and targets of a market.
 
     ``rows``: what members are fitted on, sorted by symbol and origin. ``times``, ``symbols``: the hourly grid, on which
-    ``column`` (n_rows,) places each row. ``targets``: horizon to name to (n_symbols, n_hours).
+    ``column`` (n_rows,) places each row. ``targets``: horizon to name to (n_symbols, n_hours). ``ages``: of each feed.
     """
 
     rows: Rows
@@ -37,6 +38,7 @@ class Material:
     symbols: tuple[str, ...]
     column: npt.NDArray[np.int64]
     targets: Mapping[int, Mapping[str, Array]]
+    ages: Mapping[str, Array]
 
     def feature(self, name: str) -> Array:
         """One feature on the grid; all NaN where the configuration leaves it out."""
@@ -97,4 +99,4 @@ def prepare(market: Market, config: RunConfig) -> Material:
         panel.symbols,
         origins.asi8,
     )
-    return Material(rows, panel.times, panel.symbols, column, targets)
+    return Material(rows, panel.times, panel.symbols, column, targets, feed_ages(panel))
