@@ -98,7 +98,7 @@ class FeaturePipeline:
         cells = np.flatnonzero(wanted)
         # Column by column into one block: a frame made of separate columns would copy them all once more.
         values = np.empty((len(self._names), len(cells)))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for out, column in zip(values, self._columns(panel), strict=True):
                 if column.values.shape != wanted.shape:
                     raise AssertionError(f"{column.name} has shape {column.values.shape}, not {wanted.shape}")
