@@ -25,6 +25,10 @@ Instant = str | pd.Timestamp
 # Tables whose rows speak of one symbol, and of its market rather than of the venue's rules.
 BY_SYMBOL: Final = ("bars", "mark", "spot", "funding", "open_interest", "order_book")
 
+# Sources stamp the same settlement up to so much apart; a bar is known at its close or, to hourly features, not at all.
+JITTER: Final = pd.Timedelta(minutes=1)
+PROMPT: Final = pd.Timedelta(0)
+
 
 class Market:
     """The tables of one market, whole or as of an instant.
@@ -246,10 +250,10 @@ def _complete(frame: pd.DataFrame, spec: Table, checked: bool = True) -> pd.Data
 def merge(imports: Iterable[pd.DataFrame], spec: Table) -> pd.DataFrame:
     """One row a key, out of the rows of several imports (in order of import).
 
-    Within one source the first import stands: what was known does not change in silence. Between sources each
-    column is taken from the first of ``SOURCES`` that has a value; open, high, low and close come together,
-    from the first that has the row. ``available_at`` is the latest of the rows that contributed, ``source``
-    names them.
+    Within one source the first import stands, and no row contributes that became known later than the key was from
+    another source: what was known does not change, nor does it become unknown again. Of the others each column is
+    taken from the first of ``SOURCES`` that has a value; open, high, low and close come together, from the first that
+    has the row. ``available_at`` is the latest of the rows that contributed, ``source`` names them.
     """
     key = list(spec.identity)
     rows = preferred(pd.concat(list(imports), ignore_index=True), key)
@@ -257,7 +261,8 @@ def merge(imports: Iterable[pd.DataFrame], spec: Table) -> pd.DataFrame:
     if len(sources) <= 1:
         return rows.drop_duplicates(key, ignore_index=True)
     offered = [rows[rows["source"] == name].drop_duplicates(key).set_index(key) for name in sources]
-    return _merge_sources(offered).sort_index().reset_index()[list(rows.columns)]
+    patience = PROMPT if "interval" in spec.partitions else JITTER
+    return _merge_sources(offered, patience).sort_index().reset_index()[list(rows.columns)]
 
 
 def preferred(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -270,11 +275,12 @@ def _rank(source: str) -> int:
     return SOURCES.index(source) if source in SOURCES else len(SOURCES)
 
 
-def _merge_sources(offered: list[pd.DataFrame]) -> pd.DataFrame:
-    """``merge`` of frames indexed by key, one a source, the preferred first."""
+def _merge_sources(offered: list[pd.DataFrame], patience: pd.Timedelta) -> pd.DataFrame:
+    """``merge`` of frames indexed by key, one a source, the preferred first; later rows wait no longer than this."""
     index = reduce(lambda a, b: a.union(b), (frame.index for frame in offered))
     aligned = [frame.reindex(index) for frame in offered]
-    present = [frame["source"].notna() for frame in aligned]
+    known = pd.concat([frame["available_at"] for frame in aligned], axis=1).min(axis=1)
+    present = [frame["available_at"] <= known + patience for frame in aligned]
     used = [pd.Series(False, index=index) for _ in offered]
     merged = pd.DataFrame(index=index)
     for column in (c for c in offered[0].columns if c not in {"available_at", "source"}):
@@ -282,7 +288,7 @@ def _merge_sources(offered: list[pd.DataFrame]) -> pd.DataFrame:
         open_places = pd.Series(True, index=index)
         values = pd.Series(float("nan"), index=index)
         for rank, frame in enumerate(aligned):
-            has = open_places & (present[rank] if together else frame[column].notna())
+            has = open_places & present[rank] & (together | frame[column].notna())
             values = values.where(~has, frame[column])
             used[rank] |= has
             open_places &= ~has

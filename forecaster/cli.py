@@ -114,8 +114,9 @@ def run(
 
 @data.command("import", epilog=EPILOG)
 def data_import(
+    context: typer.Context,
     path: Annotated[str, Argument(metavar="PATH", help="File or folder; simulated: seed:7, or a TOML file.")],
-    kind: Annotated[str, Option("--from", metavar="freqtrade|vision|trades|parquet|simulated", help="The format.")],
+    kind: Annotated[str, Option("--from", metavar="freqtrade|vision|parquet|trades|simulated", help="The format.")],
     store: StoreDir = None,
     table: Annotated[str | None, Option("--table", metavar="NAME", help="parquet: the table to fill.")] = None,
     columns: Annotated[
@@ -134,10 +135,11 @@ def data_import(
     """Read, check and store; bad rows: quarantine, exit 3."""
     from forecaster.commands.data import data_import as perform
 
-    report = perform(
-        kind, path, store, table=table, columns=_listed(columns), set_=constants or (), delay=delay,
-        intervals=_listed(intervals),
-    )  # fmt: skip
+    with _progress(context) as progress:
+        report = perform(
+            kind, path, store, table=table, columns=_listed(columns), set_=constants or (), delay=delay,
+            intervals=_listed(intervals), progress=progress,
+        )  # fmt: skip
     return Outcome(report, DataInvalid.exit_code if report.quarantined else 0)
 
 

@@ -12,15 +12,28 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import Final
 
 from features.errors import UsageError
 from features.schemas import INTERVALS, nearest
 
-__all__ = ["DATASETS", "SYMBOL", "ArchiveFile", "Dataset", "Series", "days", "months", "series_of", "stated_sha256"]
+__all__ = [
+    "DATASETS",
+    "SYMBOL",
+    "ArchiveFile",
+    "Dataset",
+    "Series",
+    "days",
+    "months",
+    "period",
+    "series_of",
+    "stated_sha256",
+]
 
 SYMBOL: Final = re.compile(r"[A-Z0-9]{3,30}")
 SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
+PERIOD: Final = re.compile(r"(\d{4}-\d{2}(?:-\d{2})?)\.zip$")
 MEBIBYTE: Final = 2**20
 ONE_DAY: Final = timedelta(days=1)
 
@@ -122,6 +135,14 @@ def series_of(symbols: Sequence[str], datasets: Sequence[str], interval: str) ->
 def next_month(day: date) -> date:
     """The first day of the month after the one that holds ``day``."""
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+@cache
+def period(path: str) -> tuple[date, date]:
+    """First day, and first day after, of the month or day that a file's name ends with."""
+    year, month, *day = map(int, PERIOD.findall(path)[-1].split("-"))
+    start = date(year, month, *(day or [1]))
+    return start, start + ONE_DAY if day else next_month(start)
 
 
 def months(first: date, end: date) -> Iterator[date]:

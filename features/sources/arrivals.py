@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from features.errors import DataInvalid
 from features.schemas import TABLES
-from features.sources import BadRow, ImportReport, _Import, import_data, vision
-from features.sources.archive_layout import Dataset
+from features.sources import vision
+from features.sources.archive_layout import Dataset, period
+from features.sources.importing import Import, ImportReport, Outcome, Progress, some
 from features.sources.ledger import Archive, Entry, now
 from features.sources.reading import Reading, Skip
-from features.store import Store, digest
+from features.store import Store
 
 __all__ = ["FetchReport", "bring_in", "newest"]
 
-Progress = Callable[[str, int, int], None]
-TRADED: Final = "data/futures/um"
+TRADES: Final = "/aggTrades/"
 TRADE_BARS: Final = ("1m", "1h")
 INSTANT: Final = pd.Timedelta(microseconds=1)
+# So far back a bar of trades may look: to the last 50 buckets of the volume clock, and seven days behind each. Where the
+# volume falls, buckets are too large for seven days and then as small as it; so these are the days of all 50, with some over.
+MEMORY: Final = timedelta(days=21)
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,10 @@ class FetchReport:
         lines = [", ".join(f"{len(files):,} {what}" for what, files in counts.items())]
         lines += [done.summary() for done in self.imports]
         lines += [f"{dataset}: up to {time or 'nothing yet'}" for dataset, time in self.newest.items()]
-        lines += _some([f"refused: {why}" for _, why in self.refused])
-        lines += _some([f"re-published, kept beside the first version: {file}" for file in self.revised])
-        lines += _some([f"not published: {file}" for file in self.not_published])
+        lines += some([f"refused: {why}" for _, why in self.refused])
+        lines += some([f"re-published, kept beside the first version: {file}" for file in self.revised])
+        lines += some([f"not published: {file}" for file in self.not_published])
         return "\n".join(lines)
-
-
-def _some(lines: list[str], limit: int = 10) -> list[str]:
-    return lines if len(lines) <= limit else [*lines[:limit], f"… and {len(lines) - limit:,} more"]
 
 
 def newest(store: Store, datasets: Iterable[Dataset]) -> dict[str, str | None]:
@@ -104,93 +103,120 @@ def bring_in(archive: Archive, store: Path, progress: Progress) -> tuple[ImportR
     """Import every held file whose rows are not in the store yet; first versions before revisions.
 
     The store's lock is held meanwhile; ``Locked`` if another process has it (the files stay, for the next time).
+    Bars, funding and open interest are one transaction of the store, the trades of each symbol are another one.
     """
     waiting = [entry for entry in archive.held() if not archive.is_imported(entry)]
-    trades = [entry for entry in waiting if "/aggTrades/" in entry.file]
-    tables = [entry for entry in waiting if "/aggTrades/" not in entry.file]
-    reports = [_tables(archive, tables, store, progress)] if tables else []
+    trades = [entry for entry in waiting if TRADES in entry.file]
+    tables = [entry for entry in waiting if TRADES not in entry.file]
+    reports = []
+    if tables:
+        reports.append(_tables(archive, tables, store, progress))
     if trades:
-        progress("import of trades", 0, 1)
-        reports += _trades(archive, trades, store)
-        progress("import of trades", 1, 1)
+        reports.append(_trades(archive, trades, store, progress))
     return tuple(reports)
 
 
 def _tables(archive: Archive, waiting: list[Entry], store: Path, progress: Progress) -> ImportReport:
-    """Bars, funding and open interest: one transaction of the store."""
     days = _imported_days(archive)
     with Store(store).writing() as writer:
-        job = _Import("vision", writer)
+        job = Import("vision", writer)
         for done, entry in enumerate(waiting, start=1):
-            # A monthly file that comes after days of its month revises those days.
-            revised = None if entry.kept != entry.file else days.get(entry.file.replace("/monthly/", "/daily/"), [])
-            job.read(archive.folder / entry.kept, partial(_read, fetched=pd.Timestamp(entry.at), days=revised))
+            job.read([archive.folder / entry.kept], partial(_read, entry=entry, days=days))
             progress("import", done, len(waiting))
-    return _done(archive, waiting, job)
+    _note(archive, waiting, job)
+    return job.report()
 
 
-def _done(archive: Archive, waiting: list[Entry], job: _Import) -> ImportReport:
+def _note(archive: Archive, waiting: list[Entry], job: Import) -> None:
     """Note in the ledger what has been imported; files that the reader refused are tried again next time."""
-    report = ImportReport(
-        job.kind, tuple(job.written), dict(sorted(job.rows.items())), tuple(job.quarantined), tuple(job.skipped),
-        tuple(job.notes),
-    )  # fmt: skip
-    _note(archive, waiting, report)
-    return report
-
-
-def _note(archive: Archive, waiting: list[Entry], report: ImportReport) -> None:
-    refused = {row.file for row in report.quarantined if row.line is None}
-    taken = [e for e in waiting if not {str(archive.folder / e.kept), str(archive.folder / TRADED)} & refused]
+    refused = {row.file for row in job.quarantined if row.line is None}
+    taken = [entry for entry in waiting if str(archive.folder / entry.kept) not in refused]
     archive.append(replace(entry, event="imported", at=now()) for entry in taken)
 
 
-def _trades(archive: Archive, waiting: list[Entry], store: Path) -> list[ImportReport]:
-    """Bars of trades: all files of the archive in order of time, because each goes on where the last one ended."""
-    first = [entry for entry in waiting if entry.kept == entry.file]
-    reports = []
-    if first:
-        report = _all_trades(archive.folder / TRADED, store)
-        reports.append(report)
-        _note(archive, first, report)
-    revised = [entry for entry in waiting if entry.kept != entry.file]
-    if revised:
-        with Store(store).writing() as writer:
-            job = _Import("trades", writer)
-            for entry in revised:
-                _revised_trades(archive, entry, job)
-        reports.append(_done(archive, revised, job))
-    return reports
+def _trades(archive: Archive, waiting: list[Entry], store: Path, progress: Progress) -> ImportReport:
+    with Store(store).writing() as writer:
+        job = Import("trades", writer)
+        trades = _Trades(archive, job, _imported_days(archive), len(waiting), progress)
+        for symbol in dict.fromkeys(_symbol(entry) for entry in waiting):
+            own = [entry for entry in waiting if _symbol(entry) == symbol]
+            trades.bring_in(symbol, own)
+            writer.commit()
+            _note(archive, own, job)
+    return job.report()
 
 
-def _all_trades(folder: Path, store: Path) -> ImportReport:
-    try:
-        report = import_data("trades", folder, store, intervals=TRADE_BARS)
-    except DataInvalid as refusal:  # not one file can be read
-        return ImportReport("trades", (), {}, (BadRow(str(folder), None, None, str(refusal)),), (), ())
-    return replace(report, skipped=tuple((file, why) for file, why in report.skipped if "/aggTrades/" in file))
+@dataclass
+class _Trades:
+    """Trades of the archive on their way into bars."""
+
+    archive: Archive
+    job: Import
+    days: Mapping[str, list[pd.Timestamp]]
+    total: int
+    progress: Progress
+    seen: set[Path] = field(default_factory=set)
+
+    def bring_in(self, symbol: str, waiting: list[Entry]) -> None:
+        """One symbol: its first versions in one pass, because each goes on where the last one ended; then revisions."""
+        held = [entry for entry in self.archive.held() if TRADES in entry.file and _symbol(entry) == symbol]
+        originals = [entry for entry in held if entry.kept == entry.file]
+        first = [entry for entry in waiting if entry.kept == entry.file]
+        for batch in (first, *([entry] for entry in waiting if entry.kept != entry.file)):
+            self._stream(batch, originals)
+
+    def _stream(self, batch: list[Entry], originals: list[Entry]) -> None:
+        """Bars of the files of ``batch``, from the state in which the files before each of them left the trades.
+
+        Of the files that are in the store already only those are read again on which a bar can depend: those before,
+        and the one behind, whose first trade tells that there were none at the end of the file before.
+        """
+        from features.sources import trades
+
+        new, closed_by = set(batch), {period(entry.file)[1]: entry for entry in batch}
+        held = [entry for entry in originals if entry not in new]
+        around = [e for e in held if period(e.file)[0] in closed_by or any(_precedes(e, entry) for entry in batch)]
+        entries = {self.archive.folder / entry.kept: entry for entry in (*around, *batch)}
+        for file, found in trades.read(entries, TRADE_BARS):
+            entry = entries[file]
+            before = closed_by.get(period(entry.file)[0])
+            known = [other.sha256 for other in originals if _precedes(other, entry)]
+            if entry in new:
+                self.job.outcome(file, self._dated(found, entry, known))
+                self.seen.add(file)
+                self.progress("import of trades", len(self.seen), self.total)
+            elif before is not None and isinstance(found, trades.TradeReading):
+                end = pd.Timestamp(period(before.file)[1], tz="UTC")
+                quiet = [bar for bar in (_until(bar, end) for bar in found.bars) if len(bar.frame)]
+                found = replace(found, bars=tuple(quiet), bad=())
+                self.job.outcome(file, self._dated(found, before, [*known, f"closes {before.sha256}"]))
+
+    def _dated(self, found: Outcome, entry: Entry, known: list[str]) -> Outcome:
+        """The same bars, known from the fetch of ``entry`` on where it revises others.
+
+        ``known``, and not where the reading began, decides the import's id: what the files before had said.
+        """
+        from features.sources import trades
+
+        if not isinstance(found, trades.TradeReading):
+            return found
+        bars = (replace(bar, parameters={**bar.parameters, "known": [trades.RECIPE, *known]}) for bar in found.bars)
+        return replace(found, bars=tuple(_known_from(bar, entry, self.days) for bar in bars))
 
 
-def _revised_trades(archive: Archive, entry: Entry, job: _Import) -> None:
-    """Bars of a re-published file, from the state in which the files before it left them."""
-    from features.sources import trades
+def _until(reading: Reading, end: pd.Timestamp) -> Reading:
+    """The rows that happened by then."""
+    return replace(reading, frame=reading.frame[reading.frame[TABLES[reading.table].clock] <= end])
 
-    place, folder = archive.folder / entry.kept, f"/aggTrades/{entry.file.split('/')[-2]}/"
-    held = [other for other in archive.held() if folder in other.file and other.kept == other.file]
-    before = [archive.folder / other.kept for other in held if _period(other.file) < _period(entry.file)]
-    for file, outcome in trades.read([*before, place], TRADE_BARS):
-        if file != place:
-            continue
-        if isinstance(outcome, trades.TradeReading):
-            bad = [BadRow(str(file), torn.line, torn.column, torn.cause) for torn in outcome.bad]
-            kept = [{**asdict(row), "row": torn.text} for row, torn in zip(bad, outcome.bad, strict=True)]
-            job.writer.quarantine(outcome.table, job.kind, digest(outcome.sha256.encode(), {}), kept)
-            job.quarantined += bad
-            for reading in outcome.bars:
-                import_id = digest(outcome.sha256.encode(), reading.parameters)
-                job.take(_known_from(reading, pd.Timestamp(entry.at)), str(file), import_id)
-        elif isinstance(outcome, DataInvalid):
-            job.quarantined.append(BadRow(str(file), None, None, str(outcome)))
+
+def _precedes(other: Entry, entry: Entry) -> bool:
+    """Whether a bar of ``entry`` may depend on ``other``, which ends before it begins."""
+    end, start = period(other.file)[1], period(entry.file)[0]
+    return start - MEMORY < end <= start
+
+
+def _symbol(entry: Entry) -> str:
+    return entry.file.split("/")[-2]
 
 
 def _imported_days(archive: Archive) -> dict[str, list[pd.Timestamp]]:
@@ -203,21 +229,21 @@ def _imported_days(archive: Archive) -> dict[str, list[pd.Timestamp]]:
     return found
 
 
-def _read(file: Path, content: bytes, fetched: pd.Timestamp, days: list[pd.Timestamp] | None) -> Reading | Skip:
-    """The archive's rows; of those that revise ``days`` (None: all), none was known before the fetch."""
+def _read(file: Path, content: bytes, entry: Entry, days: Mapping[str, list[pd.Timestamp]]) -> Reading | Skip:
     reading = vision.read(file, content)
-    return reading if isinstance(reading, Skip) or days == [] else _known_from(reading, fetched, days)
+    return reading if isinstance(reading, Skip) else _known_from(reading, entry, days)
 
 
-def _known_from(reading: Reading, fetched: pd.Timestamp, days: list[pd.Timestamp] | None = None) -> Reading:
+def _known_from(reading: Reading, entry: Entry, days: Mapping[str, list[pd.Timestamp]]) -> Reading:
+    """The same rows; of those that revise what had been imported, none was known before the fetch.
+
+    A later version revises all of its days, a monthly file that comes after ``days`` of its month revises these.
+    """
+    fetched = pd.Timestamp(entry.at)
     available, clock = reading.frame["available_at"], reading.frame[TABLES[reading.table].clock]
-    # A day's last bar closes at the next midnight.
-    late = pd.Series(True, index=clock.index) if days is None else (clock - INSTANT).dt.floor("D").isin(days)
-    return replace(
-        reading, frame=reading.frame.assign(available_at=available.mask(late & (available < fetched), fetched))
-    )
-
-
-def _period(file: str) -> str:
-    """The month or day that a file's name ends with; in order of time."""
-    return file.removesuffix(".zip").split("aggTrades-")[-1]
+    late = available < fetched
+    if entry.kept == entry.file:
+        # A day's last bar closes at the next midnight.
+        revised = days.get(entry.file.replace("/monthly/", "/daily/"), [])
+        late &= (clock - INSTANT).dt.floor("D").isin(revised)
+    return replace(reading, frame=reading.frame.assign(available_at=available.mask(late, fetched)))

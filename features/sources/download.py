@@ -8,18 +8,20 @@ A download grows in ``.NAME.part``. Beside it stands what the server said identi
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import PoolManager, ProxyManager
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    HTTPError,
     MaxRetryError,
     NewConnectionError,
     ProtocolError,
@@ -28,7 +30,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 from urllib3.response import BaseHTTPResponse
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry, Timeout, Url, make_headers, parse_url
 
 from features.errors import DataInvalid, Interrupted, UsageError
 
@@ -58,15 +60,16 @@ class Unreachable(Interrupted):
 class Manners:
     """How a server is asked.
 
-    ``connections`` at a time, each pausing ``pause`` seconds before a request; time-outs in seconds; after a
-    failure ``backoff`` × 2ⁿ seconds with jitter, or what the server's ``Retry-After`` says up to
-    ``longest_wait``, ``attempts`` times in all.
+    ``connections`` at a time, each pausing ``pause`` seconds before a request; time-outs in seconds; ``slowest``: the
+    seconds that a MiB may take (3.5 KiB a second); after a failure ``backoff`` × 2ⁿ seconds with jitter, or what the
+    server's ``Retry-After`` says up to ``longest_wait``, ``attempts`` times in all.
     """
 
     connections: int = 1
     pause: float = 0.05
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    slowest: float = 300.0
     attempts: int = 6
     backoff: float = 0.5
     longest_wait: int = 300
@@ -76,9 +79,7 @@ class Client:
     """Reads files of one server."""
 
     def __init__(self, base_url: str, manners: Manners) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"--base-url {base_url!r} is no address; write one such as https://data.binance.vision")
+        address = _address(base_url)
         self.base_url = base_url.rstrip("/")
         agent = f"forecaster/{version('forecaster')} (reader of the public archive)"
         self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
@@ -93,7 +94,7 @@ class Client:
             retry_after_max=manners.longest_wait,
         )
         self._pool = _pool(
-            None if proxy_bypass(parts.hostname) else getproxies().get(parts.scheme),
+            address,
             maxsize=manners.connections,
             timeout=Timeout(connect=manners.connect_timeout, read=manners.read_timeout),
         )
@@ -108,10 +109,12 @@ class Client:
         """
 
         def once() -> bytes:
+            content = b""
             with self._get(path, _uncached(fresh)) as response:
-                content = response.read(limit + 1)
-            if len(content) > limit:
-                raise TransferFailed(f"{path} is larger than {limit:,} bytes, more than such a file ever is")
+                for chunk in self._body(response):
+                    content += chunk
+                    if len(content) > limit:
+                        raise _too_large(path, limit)
             return content
 
         return self._persistently(path, once, lambda: 0)
@@ -146,6 +149,8 @@ class Client:
                 except MaxRetryError:
                     raise TransferFailed(f"{path} breaks off each time ({_told(fault)})") from None
                 retry.sleep()
+            except (HTTPError, ValueError) as fault:  # an answer that HTTP does not know, such as a bad Retry-After
+                raise TransferFailed(f"{path} cannot be had ({_told(fault)})") from None
 
     def _get(self, path: str, headers: dict[str, str]) -> BaseHTTPResponse:
         """The answer to one request, its body unread; the first urllib3 accepts as no passing trouble."""
@@ -157,7 +162,7 @@ class Client:
         if response.status in {200, 206, 416}:
             return response
         with response:
-            response.read(CHUNK)  # so that the connection can be used again
+            response.read(CHUNK, decode_content=False)  # so that the connection can be used again
         if response.status == 404:
             raise NotPublished(f"{path} is not published")
         raise TransferFailed(f"{path} is answered with status {response.status}")
@@ -182,18 +187,31 @@ class Client:
             length = response.headers.get("Content-Length", "0")
             with part.open("ab") as file:
                 if held + int(length if length.isdecimal() else 0) > limit:
-                    raise self._too_large(path, part, limit)
-                for chunk in response.stream(CHUNK, decode_content=False):
+                    discard(part)
+                    raise _too_large(path, limit)
+                for chunk in self._body(response):
                     file.write(chunk)
                     if file.tell() > limit:
-                        raise self._too_large(path, part, limit)
+                        discard(part)
+                        raise _too_large(path, limit)
                 file.flush()
                 os.fsync(file.fileno())
             return response.headers.get("ETag")
 
-    def _too_large(self, path: str, part: Path, limit: int) -> TransferFailed:
-        discard(part)
-        return TransferFailed(f"{path} is larger than {limit:,} bytes, more than such a file ever is")
+    def _body(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+        """The bytes of an answer as they come; ``ProtocolError`` where they come too slowly."""
+        due, rest = time.monotonic() + self._manners.slowest, PROGRESS
+        while chunk := response.read1(CHUNK, decode_content=False):
+            yield chunk
+            rest -= len(chunk)
+            if rest <= 0:
+                due, rest = time.monotonic() + self._manners.slowest, PROGRESS
+            elif time.monotonic() > due:
+                raise ProtocolError(f"slower than {self._manners.slowest:g} seconds a MiB")
+
+
+def _too_large(path: str, limit: int) -> TransferFailed:
+    return TransferFailed(f"{path} is larger than {limit:,} bytes, more than such a file ever is")
 
 
 def discard(part: Path) -> None:
@@ -202,8 +220,41 @@ def discard(part: Path) -> None:
     part.unlink(missing_ok=True)
 
 
-def _pool(proxy: str | None, **options: Any) -> PoolManager:
-    return PoolManager(**options) if proxy is None else ProxyManager(proxy, **options)
+def _address(base_url: str) -> Url:
+    """An address parsed; ``UsageError``, which shows neither passwords nor keys, if it is not that of an archive."""
+    try:
+        address = parse_url(base_url)
+    except ValueError:
+        address = Url()
+    if address.scheme not in {"http", "https"} or not address.host:
+        fault = "is no address"
+    elif address.auth is not None:
+        fault = "carries a user name, which the archive does not ask for"
+    elif address.query is not None or address.fragment is not None:
+        fault = "goes on behind the path, where the names of files must follow"
+    else:
+        return address
+    shown = re.split("[?#]", base_url.rpartition("@")[2])[0]
+    raise UsageError(f"--base-url {shown!r} {fault}; write one such as https://data.binance.vision")
+
+
+def _pool(address: Url, **options: Any) -> PoolManager:
+    """Connections to a server, by way of the proxy that the environment names for it."""
+    proxy = None if proxy_bypass(str(address.host)) else getproxies().get(str(address.scheme))
+    if proxy is None:
+        return PoolManager(**options)
+    try:
+        place = parse_url(proxy)
+        if not place.host:
+            raise ValueError
+        headers = make_headers(proxy_basic_auth=unquote(place.auth)) if place.auth else {}
+        return ProxyManager(place._replace(auth=None).url, proxy_headers=headers, **options)
+    except (HTTPError, ValueError):  # nothing of it is shown, for it may hold a password
+        name = f"{address.scheme}_proxy".upper()
+        raise UsageError(
+            f"the environment variable {name} names no proxy that can be used: write it as http://HOST:PORT; "
+            "SOCKS is not supported"
+        ) from None
 
 
 def _uncached(fresh: bool) -> dict[str, str]:

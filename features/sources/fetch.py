@@ -20,6 +20,7 @@ a ledger; the next fetch downloads the rest and imports what has not been.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,12 +30,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from features import locking
-from features.errors import DataInvalid, UsageError
-from features.sources import ImportReport
+from features.errors import DataInvalid, Interrupted, UsageError
 from features.sources.archive_layout import DATASETS, ArchiveFile, Dataset, Series, months, series_of, stated_sha256
 from features.sources.arrivals import FetchReport, bring_in, newest
 from features.sources.download import Client, Manners, NotPublished, TransferFailed, Unreachable, discard
-from features.sources.ledger import Archive, Entry, now, sha256_of
+from features.sources.importing import ImportReport, Progress
+from features.sources.ledger import REFUSED, REVISIONS, Archive, Entry, now, sha256_of
 from features.store import Store
 
 __all__ = ["ARCHIVE_URL", "DEFAULT_DATASETS", "FetchReport", "fetch"]
@@ -48,8 +49,8 @@ CHECKSUM_BYTES: Final = 1024
 SETTLED: Final = timedelta(days=40)
 # So many files in a row that cannot be had are the server's trouble, not the files'.
 MAX_FAILURES: Final = 5
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
-Progress = Callable[[str, int, int], None]
 Month = tuple[Series, date]
 
 
@@ -83,14 +84,14 @@ def fetch(
     Raises
     ------
     UsageError
-        Unknown dataset or interval, a malformed symbol, an empty span, no HTTP address.
+        Unknown dataset or interval, a malformed symbol, an empty span, no HTTP address, an unusable proxy.
     DataInvalid
         The archive has nothing of a symbol in the span, nor has an earlier fetch brought any; all else is in
         the store.
     Locked
         Another fetch into the store, or another writer of it, is under way.
     Interrupted
-        The server cannot be reached, or fails again and again; what had come is in the store.
+        The server cannot be reached, or fails again and again; what had come is in the store. Or no room is left.
     """
     today = today or datetime.now(UTC).date()
     end = min(until or today, today)
@@ -100,7 +101,7 @@ def fetch(
     manners = manners or Manners()
     client = Client(base_url, manners)
     place = Path(store) / FOLDER
-    with locking.writing(place):
+    with _room(place), locking.writing(place):
         job = _Fetch(client, Archive(place), since, end, today, today - timedelta(days=recheck))
         stopped = job.download(series, manners.connections, progress)
         imports = bring_in(job.archive, Path(store), progress)
@@ -244,12 +245,12 @@ class _Fetch:
             except NotPublished:
                 raise DataInvalid(f"{path} has no .CHECKSUM beside it, so nothing vouches for it; try later") from None
             if sha256 == stated:
-                kept = f"revisions/{sha256[:12]}/{path}" if known else path
+                kept = f"{REVISIONS}/{sha256[:12]}/{path}" if known else path
                 self.archive.accept(self._entry("fetched", path, kept, sha256, etag))
                 discard(part)
                 return
         told = f"has the sha256 {sha256}, its .CHECKSUM states {stated or 'none'}; twice"
-        kept = f"quarantine/{sha256[:12]}/{path}"
+        kept = f"quarantine/{sha256[:12]}/{path}{REFUSED}"
         self.archive.quarantine(self._entry("refused", path, kept, sha256, etag, told))
         discard(part)
         raise DataInvalid(f"{path} {told}; kept in {FOLDER}/{kept}, try again later")
@@ -277,6 +278,17 @@ class _Fetch:
             imports=imports,
             newest=newest(Store(store), datasets),
         )
+
+
+@contextmanager
+def _room(place: Path) -> Iterator[None]:
+    """``Interrupted`` where the disk is full: files are written whole or not at all, so that a fetch can go on."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno not in FULL:
+            raise
+        raise Interrupted(f"{place}: {fault.strerror}; make room, then run the same command again to go on") from None
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The archive folder of a store: downloaded files as they came, and the ledger of where each came from.
 
 ``archive/data/…`` holds the first version of each file under the path that it has in the archive,
-``archive/revisions/SHA12/data/…`` every later one, ``archive/quarantine/SHA12/data/…`` what failed its
-checksum. ``archive/ledger.jsonl`` is only ever appended to: one line for each file accepted, refused, or
-imported. A file counts as held once its line *and* the file are there; the line is written first.
+``archive/revisions/SHA12/data/…`` every later one, ``archive/quarantine/SHA12/data/….refused`` what failed its
+checksum, under a name that no reader takes. ``archive/ledger.jsonl`` is only ever appended to: one line for each file
+accepted, refused, or imported. A file counts as held once its line *and* the file are there; the line is written first.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Final, Literal
 
 from features.errors import DataInvalid
 
-__all__ = ["Archive", "Entry", "sha256_of"]
+__all__ = ["REFUSED", "REVISIONS", "Archive", "Entry", "now", "set_aside", "sha256_of"]
 
 LEDGER: Final = "ledger.jsonl"
+REVISIONS: Final = "revisions"
+REFUSED: Final = ".refused"
 CHUNK: Final = 2**20
 
 
@@ -82,16 +84,13 @@ class Archive:
             self._imported.add((entry.file, entry.sha256))
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Write lines to the end of the ledger, and to the disk."""
+        """Write lines to the end of the ledger, and to the disk: all of them, or none if that fails (``OSError``)."""
         new = list(entries)
         if not new:
             return
         text = "".join(f"{json.dumps(asdict(entry), sort_keys=True)}\n" for entry in new)
         with self._lock:
-            with (self.folder / LEDGER).open("ab") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self.folder / LEDGER, text.encode())
             for entry in new:
                 self._index(entry)
 
@@ -134,6 +133,17 @@ class Archive:
         self.part(entry.file).replace(place)
 
 
+def set_aside(file: Path) -> str | None:
+    """Why an import by hand leaves a file of an archive folder alone; None if it does not."""
+    place = file.absolute()
+    for folder in place.parents:
+        if (folder / LEDGER).is_file():
+            later = place.relative_to(folder).parts[0] == REVISIONS
+            told = "a re-published version, known only since it was fetched, which data fetch alone takes into account"
+            return told if later else None
+    return None
+
+
 def now() -> str:
     """This instant as the ledger writes it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
@@ -143,6 +153,19 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _append(path: Path, content: bytes) -> None:
+    # Unbuffered: what a buffer still holds would be written once more when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        length = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(length)
+            raise
 
 
 def _write_through(path: Path, content: bytes) -> None:

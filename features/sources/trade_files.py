@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, NamedTuple
@@ -16,11 +17,11 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from features.errors import DataInvalid
+from features.sources.trade_cells import SPELLINGS, typed
 from features.trades.bars import Trades
 
 __all__ = ["COLUMNS", "MAX_BAD_ROWS", "Batch", "Torn", "batches", "has_side", "sha256", "stamped"]
@@ -39,15 +40,11 @@ LAYOUT: Final = (
     *("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "transact_time", "is_buyer_maker"),
     "is_best_match",
 )
-# What a column's text must look like, and what it then is.
-SPELLINGS: Final = {
-    pa.int64(): (r"^-?[0-9]{1,18}$", "a whole number", "0"),
-    pa.float64(): (r"^-?[0-9]{1,30}(\.[0-9]{0,30})?([eE][-+]?[0-9]{1,2})?$", "a number", "0"),
-    pa.bool_(): (r"^(?i:true|false)$", "true or false", "false"),
-}
 BATCH: Final = 2**16
 # More bad rows than these are not kept one by one: the file is not what its name says.
-MAX_BAD_ROWS: Final = 100_000
+MAX_BAD_ROWS: Final = 10_000
+# Bytes of a bad row's text that are kept.
+MAX_TEXT: Final = 1_024
 BLOCK: Final = 8 * 2**20
 READ: Final = 2**20
 MAX_RATIO: Final = 200
@@ -90,8 +87,10 @@ def sha256(file: Path) -> str:
     return hashed.hexdigest()
 
 
-def batches(file: Path) -> Iterator[Batch]:
+def batches(file: Path, block: int = BLOCK) -> Generator[Batch]:
     """The rows of a file in batches of bounded size; Parquet time stamps come as microseconds.
+
+    ``block``: bytes of text decoded at a time; no line may be longer.
 
     Raises
     ------
@@ -99,7 +98,7 @@ def batches(file: Path) -> Iterator[Batch]:
         The file is damaged, is a decompression bomb, or lacks one of the columns.
     """
     try:
-        yield from _columnar(file) if file.suffix == ".parquet" else _text(file)
+        yield from _columnar(file) if file.suffix == ".parquet" else _text(file, block)
     except DAMAGE as fault:
         raise DataInvalid(f"{file} is no sound {file.suffix[1:]} file ({fault}); download it again") from None
 
@@ -142,27 +141,31 @@ def _columnar(file: Path) -> Iterator[Batch]:
             yield _batch(columns, lines, [])
 
 
-def _text(file: Path) -> Iterator[Batch]:
+def _text(file: Path, block: int) -> Iterator[Batch]:
     """Batches of a CSV file with or without a header line; lines of another width are torn."""
     with _opened(file) as stream:
         first = stream.readline(READ).decode("utf-8-sig").strip()
+        more = bool(stream.read(1))
     if not first:
         raise DataInvalid(f"{file} begins with an empty line; download it again")
     fields = first.split(",")
     headed = not first[0].isdigit()
     names = fields if headed else list(LAYOUT[: max(len(fields), len(LAYOUT) - 1)])
     _require(file, names)
-    torn: list[tuple[int, str]] = []
+    if headed and not more:
+        return
+    torn: list[Torn] = []
 
     def tear(row: Any) -> str:
-        torn.append((row.number, row.text[:READ]))
+        cause = f"has {row.actual_columns} fields where the layout has {row.expected_columns}"
+        torn.append(Torn(row.number, None, cause, row.text[:MAX_TEXT]))
         return "skip" if len(torn) <= MAX_BAD_ROWS else "error"
 
     with _opened(file) as stream:
         reader = pyarrow.csv.open_csv(
             pa.PythonFile(_Counted(stream, file), mode="r"),
             # Lines have numbers only where one thread reads them.
-            pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=int(headed)),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=int(headed)),
             pyarrow.csv.ParseOptions(quote_char=False, ignore_empty_lines=False, invalid_row_handler=tear),
             pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), include_columns=list(COLUMNS), strings_can_be_null=False
@@ -170,16 +173,16 @@ def _text(file: Path) -> Iterator[Batch]:
         )
         line, told = 1 + int(headed), 0
         for batch in reader:
-            lines = _lines(line, batch.num_rows, [number for number, _ in torn[told:]])
+            lines = _lines(line, batch.num_rows, [entry.line for entry in torn[told:]])
             line = int(lines[-1]) + 1 if len(lines) else line
             # The reader is ahead of its batches, and so are the torn lines.
-            known = [entry for entry in torn[told:] if entry[0] < line]
+            known = [entry for entry in torn[told:] if entry.line < line]
             told += len(known)
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            yield _batch(columns, lines, _torn(known, len(names)))
+            yield _batch(columns, lines, known)
         if torn[told:]:
             nothing = {name: pa.array([], kind) for name, kind in COLUMNS.items()}
-            yield _batch(nothing, _lines(line, 0, []), _torn(torn[told:], len(names)))
+            yield _batch(nothing, _lines(line, 0, []), torn[told:])
 
 
 def _lines(line: int, count: int, torn: list[int]) -> npt.NDArray[np.int64]:
@@ -188,35 +191,36 @@ def _lines(line: int, count: int, torn: list[int]) -> npt.NDArray[np.int64]:
     return lines[~np.isin(lines, torn)][:count] if torn else lines
 
 
-def _torn(lines: list[tuple[int, str]], width: int) -> list[Torn]:
-    return [
-        Torn(number, None, f"has {text.count(',') + 1} fields where the layout has {width}", text)
-        for number, text in lines
-    ]
-
-
 def _batch(columns: Mapping[str, pa.Array], lines: npt.NDArray[np.int64], torn: list[Torn]) -> Batch:
     """The columns as arrays without copies; rows with a value that is none are torn."""
     sound = np.ones(len(lines), dtype=bool)
-    typed = {}
+    values = {}
     for name, kind in COLUMNS.items():
         if name not in columns:
-            typed[name] = pa.array(np.zeros(len(lines), dtype=bool))
+            values[name] = pa.array(np.zeros(len(lines), dtype=bool))
             continue
-        typed[name], bad = _typed(columns[name], kind)
-        for row in np.flatnonzero(bad & sound) if bad is not None else ():
-            cause = f"{columns[name][int(row)].as_py()!r} is not {SPELLINGS[kind][1]}"
-            text = ",".join(str(column[int(row)].as_py()) for column in columns.values())
+        values[name], bad = typed(columns[name], kind)
+        if bad is None:
+            continue
+        # One more than a file may have, and it is refused.
+        for row in np.flatnonzero(bad & sound)[: MAX_BAD_ROWS + 1]:
+            cause = f"{_shown(columns[name], row)!r} is not {SPELLINGS[kind][1]}"
+            text = ",".join(_shown(column, row) for column in columns.values())
             torn.append(Torn(int(lines[row]), name, cause, text))
-            sound[row] = False
+        sound &= ~bad
     if not sound.all():
         mask = pa.array(sound)
-        typed = {name: values.filter(mask) for name, values in typed.items()}
+        values = {name: column.filter(mask) for name, column in values.items()}
         lines = lines[sound]
-    maker = typed.pop("is_buyer_maker")
+    maker = values.pop("is_buyer_maker")
     packed = np.frombuffer(maker.buffers()[1] or b"\0", dtype=np.uint8)
-    time, price, quantity, agg_id, first_id, last_id = (_array(values) for values in typed.values())
+    time, price, quantity, agg_id, first_id, last_id = (_array(column) for column in values.values())
     return Batch(Trades(time, price, quantity, agg_id, first_id, last_id, packed, maker.offset), lines, torn)
+
+
+def _shown(column: pa.Array, row: np.int64) -> str:
+    """A cell's text; its beginning, if it is long."""
+    return str(column[int(row)].as_py())[: MAX_TEXT // len(COLUMNS)]
 
 
 def _array(values: pa.Array) -> npt.NDArray[Any]:
@@ -225,31 +229,6 @@ def _array(values: pa.Array) -> npt.NDArray[Any]:
     if not len(values):
         return np.empty(0, kind)
     return np.frombuffer(values.buffers()[1], kind, len(values), values.offset * 8)
-
-
-def _typed(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.bool_] | None]:
-    """Values of one type without nulls, and where they stand for none."""
-    bad = None
-    if pa.types.is_timestamp(values.type):
-        values = values.cast(pa.timestamp("us", tz=values.type.tz)).cast(kind)
-    elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        values, bad = _spelt(values, kind)
-    elif values.type != kind:
-        values = values.cast(kind)
-    if values.null_count:
-        missing = values.is_null().to_numpy(zero_copy_only=False)
-        bad = missing if bad is None else bad | missing
-        values = values.fill_null(False if kind == pa.bool_() else 0)
-    return values, bad
-
-
-def _spelt(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.bool_] | None]:
-    try:
-        return values.cast(kind), None
-    except pa.ArrowInvalid:
-        pattern, _, instead = SPELLINGS[kind]
-        good = pc.match_substring_regex(values, pattern).fill_null(False)
-        return pc.if_else(good, values, instead).cast(kind), ~good.to_numpy(zero_copy_only=False)
 
 
 @contextmanager
@@ -278,11 +257,12 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that refuses to grow far beyond its file: headers may lie about sizes, what is read decides."""
+    """A stream that refuses what is no UTF-8, and to grow far beyond its file, whatever the headers say of sizes."""
 
     def __init__(self, stream: IO[bytes], file: Path) -> None:
         self._stream = stream
         self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._rest = min(MAX_BYTES, MAX_RATIO * max(file.stat().st_size, 1))
 
     def readable(self) -> bool:
@@ -290,9 +270,12 @@ class _Counted(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; ``DataInvalid`` once there are too many."""
+        """At most ``size`` bytes; ``DataInvalid`` once there are too many, ``UnicodeDecodeError`` if they are none."""
         block = self._stream.read(READ if size < 0 else size)
         self._rest -= len(block)
         if self._rest < 0:
             raise DataInvalid(f"{self._file} grows beyond what a sound archive does; refused as a decompression bomb")
+        # Arrow would find out while it hands over a torn line, where no error can be raised.
+        if not block.isascii() or self._decoder.getstate()[0]:
+            self._decoder.decode(block, final=not block)
         return block

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
 from features.sources.reading import Skip
 from features.sources.trade_files import batches, stamped
+from features.trades.bars import NOTHING_AFTER
 
 __all__ = ["EARLIEST", "LATEST", "NAME", "Tape", "place"]
 
@@ -21,6 +27,8 @@ SPOT_MICROSECONDS: Final = pd.Timestamp("2025-01-01", tz="UTC").value // 1_000
 # Where an instant is no instant of the years 1980 to 2200, its unit is another one.
 EARLIEST: Final = 320_000_000_000_000
 LATEST: Final = 7_300_000_000_000_000
+# Bytes of text decoded for a look at the first trade.
+GLANCE: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,6 @@ class Tape:
     start: int
     end: int | None
     scale: int
-    first_id: int | None = None
 
     @property
     def identity(self) -> list[str | int | None]:
@@ -46,14 +53,26 @@ class Tape:
         end = pd.Timestamp.now("UTC").value // 1_000 if self.end is None else self.end
         return self.start // self.scale, end // self.scale, self.scale
 
+    @cached_property
+    def first(self) -> npt.NDArray[np.void]:
+        """The first trade, with its instant in microseconds; none if the file has none or cannot be read."""
+        try:
+            found = _first(self.path)
+        except DataInvalid:  # told when its turn comes
+            return NOTHING_AFTER
+        found["time"] *= self.scale
+        return found
+
 
 def place(file: Path) -> Tape | Skip:
     """What path, name and, without a period in the name, the first trade say about a file."""
     name = NAME.fullmatch(file.stem)
     if name is None or file.suffix not in {".zip", ".csv", ".parquet"}:
         return Skip("not named SYMBOL-aggTrades-PERIOD as .zip, .csv or .parquet")
-    folders = file.parts[:-1]
-    market = next((market for market in ("um", "cm", "spot") if market in folders), None)
+    # The nearest folder speaks, of the whole path: the archive may lie below one that is named alike, or be the
+    # working directory.
+    folders = reversed(Path(os.path.abspath(file)).parts[:-1])
+    market = next((folder for folder in folders if folder in ("um", "cm", "spot")), None)
     if market == "cm":
         return Skip("coin-margined: its volumes are contracts")
     if "_" in name["symbol"]:
@@ -76,17 +95,26 @@ def _of_period(tape: Tape, period: str) -> Tape:
     except ValueError:
         raise DataInvalid(f"{tape.path}: {period} is no day or month; keep the archive's name") from None
     end = start + (pd.DateOffset(months=1) if len(period) == 7 else pd.DateOffset(days=1))
+    if end > pd.Timestamp.now("UTC"):
+        raise DataInvalid(
+            f"{tape.path}: its period is not over; download the file again after {end:%Y-%m-%d %H:%M} UTC"
+        )
     begin = start.value // 1_000
     micro = tape.scale == 1 or (tape.market == "spot" and begin >= SPOT_MICROSECONDS)
     return replace(tape, start=begin, end=end.value // 1_000, scale=1 if micro else 1_000)
 
 
-def _of_first_trade(tape: Tape) -> Tape:
-    first = next((batch.trades for batch in batches(tape.path) if len(batch.lines)), None)
-    if first is None:
-        raise DataInvalid(f"{tape.path} holds no trades; mend or replace it")
-    time = int(first.time[0])
+def _of_first_trade(tape: Tape) -> Tape | Skip:
+    first = _first(tape.path)
+    if not len(first):
+        return Skip("it holds no rows")
+    time = int(first["time"][0])
     scale = 1 if tape.scale == 1 or (tape.market == "spot" and time >= SPOT_MICROSECONDS) else 1_000
     if not EARLIEST < time * scale < LATEST:
         raise DataInvalid(f"{tape.path}, line 1, column transact_time: {time} is no instant in milliseconds")
-    return replace(tape, start=time * scale, scale=scale, first_id=int(first.agg_id[0]))
+    return replace(tape, start=time * scale, scale=scale)
+
+
+def _first(file: Path) -> npt.NDArray[np.void]:
+    with closing(batches(file, GLANCE)) as read:
+        return next((batch.trades.first(1) for batch in read if len(batch.lines)), NOTHING_AFTER.copy())

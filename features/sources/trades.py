@@ -5,13 +5,14 @@ are ``SYMBOL-aggTrades-PERIOD`` as ``.zip``, ``.csv`` or ``.parquet``; a Parquet
 the period, and then speaks from its first trade to its last. Spot instants are microseconds from 2025 on and
 milliseconds before, futures always milliseconds, whether or not there is a header line.
 
-The files of a symbol are read in order of time, and each hands over its state to the next where nothing is missing
-between them: it follows without a gap in time, or in aggregate ids. An import's id covers the file's bytes and the
-state at its start, which is all that decides its bars.
+The files of a symbol are read in order of time, and each hands over its state to the next where it follows without a
+gap in time, or in aggregate ids. An import's id covers the file's bytes, the state at its start, and what the first
+trade of the next file says of its end, which is all that decides its bars.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +24,21 @@ import pandas as pd
 
 from features.errors import DataInvalid
 from features.schemas import INTERVALS
-from features.sources.reading import BadRow, Reading, Skip
-from features.sources.trade_files import MAX_BAD_ROWS, Batch, Torn, batches, has_side, sha256
-from features.sources.trade_places import EARLIEST, LATEST, Tape, place
+from features.sources.reading import Reading, Skip
+from features.sources.trade_files import Torn, has_side, sha256
+from features.sources.trade_places import Tape, place
+from features.sources.trade_run import Run, instant
 from features.trades.bars import SIDED, TradeBars, bulk_volume
-from features.trades.kernels import DAY, FAULTS, OUTSIDE
+from features.trades.kernels import DAY
+from features.trades.state import TRAILING_DAYS
 
 __all__ = ["TradeReading", "read"]
 
 TABLES: Final = {"um": "bars", "spot": "spot"}
-MAX_BAD_SHARE: Final = 0.5
 # Bars behind the scale of price changes in bulk-volume classification.
 BULK_BARS: Final = 120
 # Counts as decided by this recipe: part of every import's id, to be raised when a measure changes.
-RECIPE: Final = 1
+RECIPE: Final = 2
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,7 @@ def read(files: Iterable[Path], intervals: Sequence[str]) -> Iterator[tuple[Path
         else:
             tapes.setdefault((tape.market, tape.symbol), []).append(tape)
     for _, group in sorted(tapes.items()):
-        symbol = _Symbol(intervals)
-        # Of files that speak of the same day the longest comes first, and the others are left out.
-        for tape in sorted(group, key=lambda t: (t.start, -(t.end or t.start), str(t.path))):
-            for outcome in symbol.outcomes(tape):
-                yield tape.path, outcome
-        for remark in symbol.left_open():
-            yield group[-1].path, remark
+        yield from _Symbol(intervals).outcomes(group)
 
 
 class _Symbol:
@@ -81,28 +77,47 @@ class _Symbol:
 
     def __init__(self, intervals: Sequence[str]) -> None:
         self.bars = TradeBars({name: int(INTERVALS[name].total_seconds()) * 1_000_000 for name in intervals})
+        # Up to where the trades are known, and the file that told the last of them.
         self.covered: int | None = None
+        self.last: Path | None = None
         # The last closes of each interval, for the scale of price changes.
         self.closes = dict.fromkeys(intervals, np.empty(0))
 
-    def outcomes(self, tape: Tape) -> Iterator[Outcome]:
-        """One file's bars and remarks; a refused file leaves the state as it was before."""
-        if self.covered is not None and tape.start < self.covered:
-            yield Skip("its time is in an earlier file; of files that overlap the first and longest counts")
-            return
-        continues = self.covered == tape.start or tape.first_id == self.bars.last_agg_id + 1
+    def outcomes(self, tapes: Iterable[Tape]) -> Iterator[tuple[Path, Outcome]]:
+        """All files in order of time."""
+        # Of files that speak of the same day the longest comes first, and the others are left out.
+        ordered = sorted(tapes, key=lambda t: (t.start, -(t.end or t.start), str(t.path)))
+        for number, tape in enumerate(ordered, 1):
+            if self.covered is not None and tape.start < self.covered:
+                yield (
+                    tape.path,
+                    Skip("its time is in an earlier file; of files that overlap the first and longest counts"),
+                )
+            else:
+                end = tape.start if tape.end is None else tape.end
+                yield from self._read(
+                    tape, next((t for t in ordered[number:] if t.start >= end and len(t.first)), None)
+                )
+        yield from self._left_open()
+
+    def _read(self, tape: Tape, following: Tape | None) -> Iterator[tuple[Path, Outcome]]:
+        """One file's bars and remarks; one that is refused or without rows leaves the state as it was before."""
+        continues = self.covered is not None and (self.covered == tape.start or self._followed_by(tape))
         bars, closes = self.bars.copy(), self.closes
-        remarks = [] if continues else [*self.left_open(), *self._missing(tape.start)]
+        remarks = [] if continues else [*self._left_open(), *((tape.path, told) for told in self._missing(tape.start))]
         try:
             content, sided = sha256(tape.path), has_side(tape.path)
             bars.begin(tape.start, continues=continues)
             if not continues:
                 closes = dict.fromkeys(closes, np.empty(0))
-            known = {name: [RECIPE, bars.digest(name), *(() if sided else closes[name])] for name in closes}
-            run = _Run(tape, bars)
+            known = {name: [RECIPE, bars.digest(name), None if sided else _digest(closes[name])] for name in closes}
+            run = Run(tape, bars, following)
             run.consume()
         except DataInvalid as refusal:
-            yield refusal
+            yield tape.path, refusal
+            return
+        if not run.rows:
+            yield tape.path, Skip("it holds no rows")
             return
         yield from remarks
         readings = []
@@ -111,108 +126,44 @@ class _Symbol:
             frame = _frame(rows, name, tape.symbol, bars.lengths[name])
             if not sided:
                 frame, closes = _bulk(frame, closes[name]), closes | {name: _tail(closes[name], rows["close"])}
-            parameters = {"interval": name, "known": known[name], "tape": tape.identity}
+            parameters = {"interval": name, "known": known[name], "tape": tape.identity, "end": run.ending}
             if len(frame):
                 readings.append(Reading(TABLES[tape.market], frame, parameters))
-        self.bars, self.closes, self.covered = bars, closes, run.end
-        yield TradeReading(tuple(readings), TABLES[tape.market], content, tuple(run.bad))
-        yield from run.remarks
+        self.bars, self.closes, self.covered, self.last = bars, closes, run.end, tape.path
+        yield tape.path, TradeReading(tuple(readings), TABLES[tape.market], content, tuple(run.bad))
+        for remark in run.remarks:
+            yield tape.path, remark
 
-    def left_open(self) -> list[str]:
-        """A remark on the bars that the last trades left open."""
-        count = self.bars.open_bars
-        return [f"{count} bars that the trades left unfinished at their end are left out"] if count else []
+    def _followed_by(self, tape: Tape) -> bool:
+        return len(tape.first) > 0 and int(tape.first["agg_id"][0]) == self.bars.last_agg_id + 1
+
+    def _left_open(self) -> Iterator[tuple[Path, str]]:
+        """Remarks on the bars that the last trades left open."""
+        if self.last is None:
+            return
+        if count := self.bars.open_bars:
+            yield self.last, f"{count} bars that the trades left unfinished at their end are left out"
+        if count := self.bars.silent_bars:
+            yield (
+                self.last,
+                f"{count:,} bars after its last trade are left out until the file that follows tells whether trades"
+                " are missing there; import both together",
+            )
 
     def _missing(self, start: int) -> list[str]:
+        """What is not known at the start of a file that does not continue another."""
         if self.covered is None:
-            return []
+            # The first midnight before which a whole day was seen, and that with all trailing days.
+            first = -(-start // DAY) * DAY
+            some, all_ = instant(first + DAY), instant(first + TRAILING_DAYS * DAY)
+            return [
+                f"it starts without known state: large_trades and vpin are null until {some} at least, and rest on fewer"
+                f" than {TRAILING_DAYS} days until {all_}; import it together with the {TRAILING_DAYS} days before"
+            ]
         days = (start - self.covered) / DAY
         return [
-            f"no trades from {_instant(self.covered)} on: {days:g} days are missing before this file, and have no bars"
+            f"no trades from {instant(self.covered)} on: {days:g} days are missing before this file, and have no bars"
         ]
-
-
-class _Run:
-    """One file's way through the kernel."""
-
-    def __init__(self, tape: Tape, bars: TradeBars) -> None:
-        self.bad: list[Torn] = []
-        self.remarks: list[str] = []
-        self._tape = tape
-        self._bars = bars
-        self._rows = 0
-        self._gaps = self._missing = 0
-        self._first_gap = ""
-
-    @property
-    def end(self) -> int:
-        """Up to where the trades are known."""
-        return self._bars.last_time if self._tape.end is None else self._tape.end
-
-    def consume(self) -> None:
-        """All trades of the file; ``DataInvalid`` if too many are bad."""
-        file = self._tape.path
-        for batch in batches(file):
-            self._take(batch)
-            if len(self.bad) > MAX_BAD_ROWS:
-                raise DataInvalid(f"{file} has more than {MAX_BAD_ROWS:,} bad rows; first: {self._first()}")
-        if len(self.bad) > MAX_BAD_SHARE * self._rows:
-            share = f"{len(self.bad):,} of {self._rows:,}"
-            raise DataInvalid(f"{share} rows are bad, so the file is refused; first: {self._first()}")
-        if not self._rows:
-            raise DataInvalid(f"{file} holds no trades; download it again")
-        if self._tape.end is not None:
-            self._bars.finish(self._tape.end)
-        self.bad.sort(key=lambda torn: torn.line)
-        if self._gaps:
-            ids = f"{self._gaps:,} jumps in the aggregate ids, {self._missing:,} ids are missing"
-            self.remarks.append(f"{ids}, first {self._first_gap}")
-        if self._bars.cut:
-            self.remarks.append(f"{self._bars.cut} bars that begin before its first trade are left out")
-
-    def _take(self, batch: Batch) -> None:
-        self.bad += batch.torn
-        self._rows += len(batch.lines) + len(batch.torn)
-        refused = self._bars.feed(batch.trades, self._tape.limits)
-        self.bad += [self._describe(batch, int(row), int(fault)) for row, fault in refused.faults]
-        for row, ids, instant in refused.gaps[:1] if not self._gaps else ():
-            self._first_gap = f"{int(ids):,} before line {batch.lines[row]} at {_instant(int(instant))}"
-        self._gaps += len(refused.gaps)
-        self._missing += int(refused.gaps[:, 1].sum())
-
-    def _first(self) -> str:
-        line, column, cause, _ = min(self.bad, key=lambda torn: torn.line)
-        return str(BadRow(str(self._tape.path), line, column, cause))
-
-    def _describe(self, batch: Batch, row: int, fault: int) -> Torn:
-        values = {
-            "transact_time": batch.trades.time[row],
-            "price": batch.trades.price[row],
-            "quantity": batch.trades.quantity[row],
-            "agg_trade_id": batch.trades.agg_id[row],
-            "first_trade_id": batch.trades.first_id[row],
-            "last_trade_id": batch.trades.last_id[row],
-        }
-        column, cause = FAULTS[fault]
-        if fault == OUTSIDE:
-            # Of Python's integers, which do not overflow.
-            within = EARLIEST < int(values[column]) * self._tape.scale < LATEST
-            unit = "microseconds" if self._tape.scale == 1 else "milliseconds"
-            wrong = f"is no instant in {unit}, the unit of this market and era"
-            cause = f"lies outside {self._tape.path.stem}" if within else wrong
-        text = ", ".join(f"{name}={value}" for name, value in values.items())
-        return Torn(int(batch.lines[row]), column, cause, text)
-
-    def remark_on(self, interval: str, rows: npt.NDArray[np.void]) -> None:
-        """What is odd about the bars of one interval."""
-        flat, touched = int((rows["trades"] == 0).sum()), int((rows["touched"] > 0).sum())
-        if flat:
-            held = (
-                f"{flat:,} {interval} bars without trades are flat at the price before, as the exchange publishes them"
-            )
-            self.remarks.append(held)
-        if touched:
-            self.remarks.append(f"{touched:,} {interval} bars touch a jump in the aggregate ids: trades may be missing")
 
 
 def _frame(rows: npt.NDArray[np.void], interval: str, symbol: str, length: int) -> pd.DataFrame:
@@ -247,5 +198,5 @@ def _bulk(frame: pd.DataFrame, before: npt.NDArray[np.float64]) -> pd.DataFrame:
     )
 
 
-def _instant(micro: int) -> str:
-    return str(np.datetime64(micro, "us")) + "Z"
+def _digest(closes: npt.NDArray[np.float64]) -> str:
+    return hashlib.sha256(closes.tobytes()).hexdigest()

@@ -34,8 +34,13 @@ where that is not known, everything made of returns is null.
 00:00, so that no bit depends on more than the days of the last 50 buckets and the seven days before these. Missing time
 empties the volume clock.
 
-**Flat bars.** A bar without trades inside covered time is flat at the price before it, with no volume, as the exchange
-publishes it. Time that is not covered has no bar, and a bar only partly covered is left out.
+**Missing trades.** Where the aggregate ids jump, trades are missing: in the feed, or because they could not be taken.
+A bar that such a jump touches keeps its prices and flows and has no measures (null); the bucket and the run of one side
+that it falls into are begun anew, and its days do not count as wholly seen.
+
+**Flat bars.** A bar without trades is flat at the price before it, with no volume, as the exchange publishes it, where
+the trades before and after it follow each other: so it is closed only when the next trade comes. Time in which trades
+are missing, or that is not covered, has no bar, and a bar only partly covered is left out.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ from features.trades import kernels
 from features.trades import state as layout
 from features.trades.measures import measure
 
-__all__ = ["SIDED", "TradeBars", "Trades", "bulk_volume"]
+__all__ = ["NOTHING_AFTER", "SIDED", "TradeBars", "Trades", "bulk_volume"]
 
 # Columns that need the side of each trade.
 SIDED: Final = (
@@ -60,7 +65,7 @@ SIDED: Final = (
     *("run_length_mean", "run_length_max"),
 )
 BUFFER: Final = 4_096
-NO_TIME: Final = -1
+NOTHING_AFTER: Final = np.zeros(0, layout.AFTER)
 
 
 class Trades(NamedTuple):
@@ -78,6 +83,13 @@ class Trades(NamedTuple):
     last_id: npt.NDArray[np.int64]
     maker: npt.NDArray[np.uint8]
     offset: int = 0
+
+    def first(self, count: int) -> npt.NDArray[np.void]:
+        """The first trades, as those that follow a batch."""
+        after = np.zeros(min(count, len(self.time)), layout.AFTER)
+        for name in layout.AFTER.names or ():
+            after[name] = getattr(self, name)[: len(after)]
+        return after
 
 
 class Refused(NamedTuple):
@@ -113,7 +125,8 @@ class TradeBars:
         tape, cell = np.zeros(1, layout.TAPE), np.zeros(1, layout.CELL)
         bars = np.zeros(len(self.lengths), layout.BAR)
         bars["length"], bars["interval"] = list(self.lengths.values()), np.arange(len(bars))
-        tape["days"] = NO_TIME
+        for name in ("covered_until", "time", "agg_id", "trade_id", "side", "days"):
+            tape[name] = layout.NONE
         self._state = _State(tape, cell, bars, np.zeros((layout.TRAILING_DAYS + 1, kernels.BINS), np.int64))
         self._closed: list[npt.NDArray[np.void]] = []
         self._out = np.zeros(BUFFER, layout.BAR)
@@ -145,11 +158,21 @@ class TradeBars:
         pending = int(self._state.cell["count"][0]) > 0
         return int(np.sum((self._state.bars["count"] > 0) | pending))
 
+    @property
+    def silent_bars(self) -> int:
+        """Bars without trades that end where the trades are known to, and that the next trade will close."""
+        bars, until = self._state.bars, int(self._state.tape["covered_until"][0])
+        waiting = (bars["count"] == 0) & (bars["before"] > 0.0) & (bars["start"] < until)
+        return int(np.sum((until - bars["start"]) // bars["length"], where=waiting))
+
     def digest(self, interval: str) -> str:
         """A hash of all that decides the coming bars of one interval, besides the coming trades."""
         state = self._state
         row = list(self.lengths).index(interval)
-        parts = (state.tape.tobytes(), state.cell.tobytes(), state.bars[row].tobytes(), state.histograms.tobytes())
+        bar = state.bars[row : row + 1].copy()
+        # Its place among the intervals decides nothing.
+        bar["interval"] = 0
+        parts = (state.tape.tobytes(), state.cell.tobytes(), bar.tobytes(), state.histograms.tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def begin(self, start: int, *, continues: bool) -> None:
@@ -161,8 +184,10 @@ class TradeBars:
         tape["cut"] = 0
         if continues:
             return
-        for name in ("time", "agg_id", "side"):
-            tape[name] = NO_TIME
+        if tape["covered_until"] >= (tape["day"] + 1) * kernels.DAY:
+            kernels.end_day(tape, self._state.histograms)
+        for name in ("covered_until", "time", "agg_id", "trade_id", "side"):
+            tape[name] = layout.NONE
         for name in ("run", "filled"):
             tape[name] = 0
         tape["price"], tape["imbalance"], tape["covered_since"] = 0.0, 0.0, start
@@ -173,12 +198,24 @@ class TradeBars:
         self._state.bars[:] = bars
         kernels.start_day(tape, self._state.histograms, start // kernels.DAY)
 
-    def feed(self, trades: Trades, limits: tuple[int, int, int]) -> Refused:
-        """Take one batch; ``limits``: first instant and end (exclusive) of its period, microseconds a unit of time."""
+    def lose(self) -> None:
+        """Tell that trades before the next one could not be taken; where a trade is known its id tells as much."""
+        tape = self._state.tape[0]
+        if tape["agg_id"] == layout.NONE:
+            tape["agg_id"] = layout.LOST
+
+    def feed(
+        self, trades: Trades, limits: tuple[int, int, int], after: npt.NDArray[np.void] = NOTHING_AFTER
+    ) -> Refused:
+        """Take one batch.
+
+        ``limits``: first instant and end (exclusive) of its period, microseconds a unit of time. ``after``: the
+        ``AHEAD`` trades after it, by which its last ones are judged (``Trades.first``).
+        """
         state = self._state
         # One type for all, or the kernel would be compiled again for arrays that can be written to.
         time, price, quantity, *others = (_frozen(array) for array in trades[:-1])
-        columns = (time, price, quantity, quantity.view(np.int64), *others, trades.offset)
+        columns = (time, price, quantity, quantity.view(np.int64), *others, trades.offset, _frozen(after))
         bad, gaps = np.empty((BUFFER, 2), np.int64), np.empty((BUFFER, 3), np.int64)
         faults: list[npt.NDArray[np.int64]] = []
         jumps: list[npt.NDArray[np.int64]] = []
@@ -192,13 +229,14 @@ class TradeBars:
             jumps.append(gaps[:n_gaps].copy())
         return Refused(np.concatenate([bad[:0], *faults]), np.concatenate([gaps[:0], *jumps]))
 
-    def finish(self, end: int) -> None:
-        """Close every bar that ends by ``end`` (microseconds), up to which all trades have been fed."""
+    def finish(self, end: int, *, gap: bool = False) -> None:
+        """Close every bar that holds trades and ends by ``end`` (microseconds), up to which all have been fed.
+
+        Those after the last trade wait for the next one. ``gap``: trades are missing before ``end``.
+        """
         state, done = self._state, False
         while not done:
-            n_out, done = kernels.advance(
-                state.tape[0], state.cell[0], state.bars, state.histograms, end, False, self._out, 0
-            )
+            n_out, done = kernels.finish(state.tape[0], state.cell[0], state.bars, end, gap, self._out)
             self._keep(n_out)
 
     def _keep(self, rows: int) -> None:

@@ -36,6 +36,17 @@ def measure(bars: Any, measured: Any) -> None:
         out.run_length_mean = bar.run_total / bar.runs if bar.runs else math.nan
         out.run_length_max = bar.run_longest if bar.count else math.nan
         _measure_returns(bar, out)
+        if bar.touched:
+            _void(out)
+
+
+@numba.njit(cache=True)
+def _void(out: Any) -> None:
+    """No measures: of a bar whose trades are not all known."""
+    out.realised_variance = out.realised_quarticity = out.bipower_variation = out.med_rv = math.nan
+    out.semivariance_up = out.semivariance_down = out.kyle_lambda = out.amihud = out.vpin = math.nan
+    out.signed_volume = out.large_trades = out.duration_mean = out.duration_cv = math.nan
+    out.run_length_mean = out.run_length_max = math.nan
 
 
 @numba.njit(cache=True)

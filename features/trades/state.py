@@ -9,17 +9,21 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["BAR", "BUCKETS", "CELL", "MEASURED", "PARTS", "TAPE", "TRAILING_DAYS"]
+__all__ = ["AFTER", "BAR", "BUCKETS", "CELL", "LOST", "MEASURED", "NONE", "PARTS", "TAPE", "TRAILING_DAYS"]
 
 PARTS: Final = 12
 TRAILING_DAYS: Final = 7
 BUCKETS: Final = 50
 
-# Instants are microseconds since 1970; a price of 0 is one not known.
+# Instants, ids and sides not known are ``NONE``; ids after trades that could not be taken, ``LOST``.
+NONE: Final = -1
+LOST: Final = -2
+
+# Instants are microseconds since 1970; a price of 0 is one not known. ``gappy``: trades of the day are missing.
 TAPE: Final = np.dtype(
     [
-        *((name, "i8") for name in ("covered_since", "time", "agg_id", "day", "run", "side", "large_bin")),
-        *((name, "i8") for name in ("filled", "cut")),
+        *((name, "i8") for name in ("covered_since", "covered_until", "time", "agg_id", "trade_id", "day", "gappy")),
+        *((name, "i8") for name in ("run", "side", "large_bin", "filled", "cut")),
         *((name, "f8") for name in ("price", "day_volume", "bucket", "fill", "fill_buy")),
         ("imbalance", "f8", (BUCKETS,)),
         ("days", "i8", (TRAILING_DAYS,)),
@@ -49,3 +53,5 @@ MEASURED: Final = np.dtype(
         *((name, "f8") for name in ("run_length_mean", "run_length_max")),
     ]
 )
+# Trades that follow a batch.
+AFTER: Final = np.dtype([("time", "i8"), ("price", "f8"), ("agg_id", "i8"), ("first_id", "i8")])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import pandas as pd
 
-from features.errors import DataInvalid, UsageError
+from features.errors import UsageError
 from features.quality import QualityReport, check
 from features.sources import ImportReport, Kind, import_data
+from features.sources.importing import NothingImported
 from forecaster.commands.inputs import StoreLike, instant, place_of, read
 from forecaster.terminal import Progress
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from features.sources.fetch import FetchReport
 
 __all__ = ["data_check", "data_fetch", "data_import"]
+
+SPAN: Final = re.compile(r"[0-9]{1,5}(\.[0-9]{1,6})? ?(s|min|h|D)")
 
 
 def data_import(
@@ -31,6 +35,7 @@ def data_import(
     set_: Sequence[str] = (),
     delay: str | None = None,
     intervals: Sequence[str] = (),
+    progress: Progress = lambda stage, done, total: None,
 ) -> ImportReport:
     """Read, check and store market data; see ``features.sources.import_data``.
 
@@ -50,9 +55,11 @@ def data_import(
             set_=_pairs("--set", set_) or None,
             delay=None if delay is None else _span(delay),
             intervals=tuple(intervals) or None,
+            progress=progress,
         )
-    except DataInvalid as refusal:
-        raise DataInvalid(f"{refusal}{_other_layout(kind, Path(path))}") from None
+    except NothingImported as refusal:
+        hint = _other_layout(kind, Path(path), refusal.recognised)
+        raise NothingImported(f"{refusal}{hint}", refusal.recognised) from None
 
 
 def data_fetch(
@@ -102,24 +109,25 @@ def data_check(store: StoreLike = None) -> QualityReport:
 
 
 def _pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise UsageError(f"{option} {text}: write name=value, such as close_time=timestamp")
+        if name in pairs:
+            raise UsageError(f"{option} {text}: {name} is {pairs[name]!r} already; name each column once")
         pairs[name] = value
     return pairs
 
 
 def _span(text: str) -> pd.Timedelta:
-    try:
-        return pd.Timedelta(text)
-    except ValueError:
-        raise UsageError(f"--delay {text}: write a span of time, such as 24h or 5min") from None
+    if not SPAN.fullmatch(text):
+        raise UsageError(f"--delay {text}: write a number and its unit (s, min, h or D), such as 24h or 5min")
+    return pd.Timedelta(text)
 
 
-def _other_layout(kind: str, path: Path) -> str:
-    """``; did you mean --from …?`` where the files have the names of another source."""
+def _other_layout(kind: str, path: Path, recognised: bool) -> str:
+    """``; the files look like --from …`` where they have the names of another source, or what sources there are."""
     from features.sources import freqtrade, trade_places, vision
 
     # Of names that two sources know, the first one named here is meant.
@@ -129,4 +137,4 @@ def _other_layout(kind: str, path: Path) -> str:
     best = max(counts, key=lambda other: counts[other])
     if counts[best] and best != kind:
         return f"; the files look like --from {best}"
-    return f"; the sources are {', '.join(get_args(Kind))}"
+    return "" if recognised else f"; the sources are {', '.join(get_args(Kind))}"

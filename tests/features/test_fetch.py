@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import hashlib
 import io
 import json
+import os
+import resource
 import signal
 import socket
 import struct
@@ -14,7 +18,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,8 +32,10 @@ from features.errors import DataInvalid, Interrupted, Locked, UsageError
 from features.market import Market
 from features.quality import check
 from features.sources import import_data
+from features.sources import trades as trade_source
 from features.sources.download import Manners
 from features.sources.fetch import FetchReport, fetch
+from features.sources.ledger import Archive
 from features.store import Store
 from forecaster.cli import main
 
@@ -41,6 +47,8 @@ METRICS_HEADER = (
     "sum_toptrader_long_short_ratio,count_long_short_ratio,sum_taker_long_short_vol_ratio"
 )
 KLINES = "data/futures/um/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2024-03.zip"
+# An address that only a proxy can know.
+NOWHERE = "http://archive.invalid"
 FIRST_DAY = "data/futures/um/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2024-04-01.zip"
 
 # --------------------------------------------------------------------------- what the archive holds
@@ -157,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
     asked: Asked
 
     def do_GET(self) -> None:
-        path = self.path.lstrip("/")
+        path = self.path.removeprefix(NOWHERE).lstrip("/")
         self.asked = Asked(path, self.headers["Range"], time.monotonic(), dict(self.headers))
         self.site.log.append(self.asked)
         tricks = self.site.tricks.get(path, [])
@@ -343,7 +351,7 @@ def test_four_connections_bring_the_same_store_as_one(site: Site, tmp_path: Path
     site.bars("bars", "ETHUSDT", "2024-03")
     site.bars("spot", "BTCUSDT", "2024-03")
     for folder, connections in (("one", 1), ("four", 4)):
-        manners = Manners(connections, 0.0, 2.0, 2.0, 3, 0.01, 2)
+        manners = replace(QUICK, connections=connections, read_timeout=2.0)
         brought(site, tmp_path / folder, symbols=["ETHUSDT", "BTCUSDT"], datasets=["klines", "spot"], manners=manners)
     assert everything(tmp_path / "one") == everything(tmp_path / "four")
 
@@ -419,6 +427,40 @@ def without_ranges(handler: Handler) -> None:
     handler.reply(200, handler.content(), ETag=f'"{hashlib.md5(handler.content()).hexdigest()}"')
 
 
+def chunked(handler: Handler, end: bytes = b"0\r\n\r\n") -> None:
+    """The body in two pieces of stated length, and their end."""
+    content, middle = handler.content(), len(handler.content()) // 2
+    handler.asked.status = 200
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+    handler.end_headers()
+    pieces = [content[:middle], content[middle:]] if end else [content[:middle]]
+    handler.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + end)
+    handler.close_connection = not end
+
+
+def torn(handler: Handler) -> None:
+    """The first piece only."""
+    chunked(handler, b"")
+
+
+def dripping(handler: Handler) -> None:
+    """A byte every tenth of a second: never silent for long, and never done."""
+    handler.asked.status = 200
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(1000):
+        handler.wfile.write(b"P")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def elsewhere(target: str) -> Callable[[Handler], None]:
+    return lambda handler: handler.reply(302, b"", Location=target)
+
+
 def well(handler: Handler) -> None:
     handler.serve(handler.content())
 
@@ -436,9 +478,11 @@ def well(handler: Handler) -> None:
         ([waiting(0.9), well], ["200", "200"]),
         ([status(503), status(502), well], ["503", "502", "200"]),
         ([status(429, "1"), well], ["429", "200"]),
+        ([chunked], ["200"]),
+        ([torn, well], ["200", "bytes 206"]),
     ],
     ids=["truncated", "reset", "reset, no ranges", "truncated, no length", "stale cache", "error page", "slow",
-         "too slow once", "busy", "told to wait"],
+         "too slow once", "busy", "told to wait", "chunked", "chunked, truncated"],
 )  # fmt: skip
 def test_passing_trouble_leaves_no_trace(
     site: Site, tmp_path: Path, tricks: list[Callable[[Handler], None]], answers: list[str]
@@ -471,9 +515,12 @@ def test_passing_trouble_leaves_no_trace(
         (KLINES, cut, "breaks off"),
         (KLINES, huge, "larger than"),
         (KLINES, endless, "larger than"),
+        (KLINES, status(503, "soon"), "Retry-After"),
+        (KLINES, elsewhere("ftp://archive.invalid/file"), "ftp"),
+        (KLINES, elsewhere("http://[::1"), "cannot be had"),
     ],
     ids=["corrupt", "error page", "wrong checksum", "checksum is a page", "no checksum", "slow", "busy", "forbidden",
-         "truncated", "huge", "endless"],
+         "truncated", "huge", "endless", "no Retry-After", "to another protocol", "to no address"],
 )  # fmt: skip
 def test_lasting_trouble_refuses_the_file_by_name_and_brings_the_rest(
     site: Site, tmp_path: Path, path: str, trick: Callable[[Handler], None], told: str
@@ -494,10 +541,25 @@ def test_lasting_trouble_refuses_the_file_by_name_and_brings_the_rest(
     assert held(tmp_path) == union(site, KLINES, *APRIL_DAYS)
 
 
+@pytest.mark.parametrize("path", [KLINES, f"{KLINES}.CHECKSUM"])
+def test_a_file_that_drips_is_given_up_in_bounded_time(site: Site, tmp_path: Path, path: str) -> None:
+    site.tricks[path] = [dripping]
+    report = brought(site, tmp_path, manners=replace(QUICK, slowest=0.3))
+    [(file, why)] = report.refused
+    assert (file, "slower than 0.3 seconds a MiB" in why) == (KLINES, True)
+    assert held(tmp_path) == union(site, *APRIL_DAYS)
+
+
+def test_an_absent_file_may_be_told_of_in_any_encoding(site: Site, tmp_path: Path) -> None:
+    site.tricks[FIRST_DAY] = [lambda handler: handler.reply(404, b"no gzip", **{"Content-Encoding": "gzip"})]
+    report = brought(site, tmp_path)
+    assert (report.sound, report.not_published) == (True, (FIRST_DAY,))
+
+
 def test_what_fails_its_checksum_twice_is_kept_apart_by_name(site: Site, tmp_path: Path) -> None:
     site.tricks[KLINES] = [corrupt]
     brought(site, tmp_path)
-    [kept] = (tmp_path / "archive/quarantine").rglob("*.zip")
+    [kept] = (tmp_path / "archive/quarantine").rglob("*.zip.refused")
     content = kept.read_bytes()
     assert len(content) == len(site.files[KLINES])
     assert content != site.files[KLINES]
@@ -674,6 +736,134 @@ def test_trades_become_bars_and_their_revisions_leave_the_past(site: Site, tmp_p
     assert (revision["available_at"] >= begun).all()
 
 
+def day_of_trades(day: str, symbol: str = "BTCUSDT") -> str:
+    return f"data/futures/um/daily/aggTrades/{symbol}/{symbol}-aggTrades-{day}.zip"
+
+
+def test_a_republished_day_is_imported_though_its_month_came_too(site: Site, tmp_path: Path) -> None:
+    first, second = "2024-04-01", "2024-04-02"
+    for day in (first, second):
+        site.put(day_of_trades(day), trades("BTCUSDT", day), {})
+    brought(site, tmp_path, since=APRIL, datasets=["aggTrades"])
+    site.put(day_of_trades(second), trades("BTCUSDT", second, shift=0.5), {})
+    month = day_of_trades("2024-04").replace("/daily/", "/monthly/")
+    site.put(month, [*trades("BTCUSDT", first), *trades("BTCUSDT", second)[1:]], {})
+    begun = pd.Timestamp.now("UTC")
+    asked = {"since": APRIL, "until": date(2024, 5, 1), "today": date(2024, 5, 3), "datasets": ["aggTrades"]}
+    report = brought(site, tmp_path, **asked)
+    assert (report.revised, report.downloaded) == ((day_of_trades(second),), (month,))
+    store = Store(tmp_path)
+    opened = {file.path: store.read(file)["open"].iloc[5] for file in store.find("bars", "1h") if file.rows == 24}
+    original, shifted = (hourly(trades("BTCUSDT", second, shift))[5][0] for shift in (0.0, 0.5))
+    assert sorted(opened.values())[-2:] == [original, shifted]
+    # Neither the revision nor the month's word on days that had come before was known before the fetch.
+    bars = pd.concat([store.read(file) for file in store.find("bars", "1h")], ignore_index=True)
+    again = bars[bars.duplicated(["symbol", "close_time"])]
+    assert len(again) == 48 + 24
+    assert (again["available_at"] >= begun).all()
+    assert brought(site, tmp_path, **asked).imports == ()
+
+
+def thin(day: pd.Timestamp, number: int, freq: str = "h") -> list[str]:
+    """24 trades, as a rule one an hour; the market dries up to a hundredth on the 15th of March."""
+    lines = trades("BTCUSDT", f"{day:%Y-%m-%d}")[:1]
+    size = 100 if day < pd.Timestamp("2024-03-15", tz="UTC") else 1
+    for i, at in enumerate(pd.date_range(day, periods=24, freq=freq)):
+        n = number * 24 + i
+        lines.append(f"{n},{100 + n % 7},{size + n % 3},{n},{n},{epoch(at)},{'true' if n % 5 < 2 else 'false'}")
+    return lines
+
+
+def test_trades_fetched_day_by_day_equal_those_fetched_at_once(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, opened = trade_source.read, []
+
+    def noted(files: Any, intervals: Any) -> Any:
+        opened.append([file.stem[-10:] for file in files])
+        return read(files, ("1h",))
+
+    monkeypatch.setattr(trade_source, "read", noted)
+    for number, day in enumerate(pd.date_range("2024-02-26", "2024-03-24", tz="UTC")):
+        site.put(day_of_trades(f"{day:%Y-%m-%d}"), thin(day, number), {})
+    asked = {"since": date(2024, 2, 26), "datasets": ["aggTrades"]}
+    brought(site, tmp_path / "once", today=date(2024, 3, 25), **asked)
+    for today in (date(2024, 3, 22), date(2024, 3, 24), date(2024, 3, 25)):
+        brought(site, tmp_path / "daily", today=today, **asked)
+    once = everything(tmp_path / "once")
+    assert everything(tmp_path / "daily") == once
+    assert Market.open(tmp_path / "once").bars()["vpin"].iloc[-1] > 0
+    # A day that waits is read with the three weeks before it, and with no more.
+    assert [(len(files), files[0]) for files in opened] == [
+        (28, "2024-02-26"), (25, "2024-02-26"), (23, "2024-03-01"), (22, "2024-03-03"),
+    ]  # fmt: skip
+    # An import whose note was lost is done again, and is the same one.
+    ledger = tmp_path / "once/archive/ledger.jsonl"
+    ledger.write_text(ledger.read_text()[:-40])
+    [again] = brought(site, tmp_path / "once", today=date(2024, 3, 25), **asked).imports
+    assert (again.written, everything(tmp_path / "once")) == ((), once)
+
+
+def test_a_day_that_comes_after_the_next_one_is_whole_to_its_quiet_end(site: Site, tmp_path: Path) -> None:
+    days = pd.date_range("2024-03-20", "2024-03-22", tz="UTC")
+    files = [day_of_trades(f"{day:%Y-%m-%d}") for day in days]
+    for number, (file, day) in enumerate(zip(files, days, strict=True)):
+        site.put(file, thin(day, number, "50min" if number == 1 else "h"), {})  # the last trade of the 21st at 19:10
+    late, asked = site.files.pop(files[1]), {"since": date(2024, 3, 20), "today": date(2024, 3, 23)}
+    brought(site, tmp_path, datasets=["aggTrades"], **asked)
+    before = Market.open(tmp_path).bars()
+    site.files[files[1]] = late
+    [done] = brought(site, tmp_path, datasets=["aggTrades"], **asked).imports
+    after = Market.open(tmp_path).bars()
+    expected = pd.date_range("2024-03-20 01:00", "2024-03-23", freq="h", tz="UTC")
+    assert list(after.loc["BTCUSDT"].index) == list(expected)
+    assert list(after["volume"].iloc[24 + 20 : 48]) == [0.0] * 4
+    # The day's own bars, and the quiet minutes before it, which its first trade closes.
+    assert done.rows == {"bars": 24 + 1440 + 59}
+    # What had been known stands.
+    pd.testing.assert_frame_equal(after.loc[before.index], before, check_exact=True)
+    # Of a revision the quiet end was not known before it came, either.
+    site.put(files[1], thin(days[1], 1, "40min"), {})
+    begun = pd.Timestamp.now("UTC")
+    brought(site, tmp_path, datasets=["aggTrades"], **asked)
+    pd.testing.assert_frame_equal(Market.open(tmp_path).bars(), after, check_exact=True)
+    rows = pd.concat([Store(tmp_path).read(file) for file in Store(tmp_path).find("bars", "1h")], ignore_index=True)
+    again = rows[rows.duplicated(["symbol", "close_time"])]
+    assert len(again) == 24
+    assert (again["available_at"] >= begun).all()
+
+
+def test_a_fetch_reads_and_reports_only_what_waits(site: Site, tmp_path: Path) -> None:
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        lines = trades(symbol, "2024-04-01")
+        site.put(day_of_trades("2024-04-01", symbol), [*lines[:9], "torn", *lines[9:]], {})
+    asked = {"symbols": ["BTCUSDT", "ETHUSDT"], "since": APRIL, "datasets": ["aggTrades"]}
+    assert len(brought(site, tmp_path, today=date(2024, 4, 2), **asked).imports[0].quarantined) == 2
+    site.put(day_of_trades("2024-04-02"), trades("BTCUSDT", "2024-04-02"), {})
+    [(done)] = brought(site, tmp_path, **asked).imports
+    assert done.quarantined == ()
+    assert {file.rsplit("/", 1)[-1] for file, _ in done.notes} == {"BTCUSDT-aggTrades-2024-04-02.zip"}
+    assert len(done.written) == 2
+
+
+def test_what_a_symbol_gave_stays_when_the_next_one_is_interrupted(site: Site, tmp_path: Path) -> None:
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        for day in ("2024-04-01", "2024-04-02"):
+            site.put(day_of_trades(day, symbol), trades(symbol, day), {})
+    asked = {"symbols": ["BTCUSDT", "ETHUSDT"], "since": APRIL, "datasets": ["aggTrades"]}
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done, total) == ("import of trades", 3, 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        brought(site, tmp_path, progress=stop, **asked)
+    assert Market.open(tmp_path).symbols == ("BTCUSDT",)
+    [done] = brought(site, tmp_path, **asked).imports
+    assert len(done.written) == 4
+    assert all("symbol=ETHUSDT" in file for file in done.written)
+
+
 # --------------------------------------------------------------------------- which files
 
 
@@ -730,14 +920,57 @@ def test_a_symbol_of_which_nothing_exists_is_named_and_the_rest_is_kept(site: Si
         ({"since": TODAY}, "no whole day from 2024-04-03"),
         ({"since": MARCH, "until": MARCH}, "no whole day"),
         ({"base_url": "file:///etc"}, "is no address"),
+        ({"base_url": "http://[::1"}, "is no address"),
+        ({"base_url": "http://archive.invalid:99999"}, "is no address"),
+        ({"base_url": "http://archive.invalid/?key=hunter2"}, "'http://archive.invalid/' goes on behind the path"),
+        ({"base_url": "http://archive.invalid#hunter2"}, "goes on behind the path"),
+        ({"base_url": "http://me:hunter2@archive.invalid"}, "'archive.invalid' carries a user name"),
+        ({"base_url": "http://me:hunter2@archive.invalid:99999"}, "'archive.invalid:99999' is no address"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_asked(
     site: Site, tmp_path: Path, asked: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=told) as refusal:
         brought(site, tmp_path, **asked)
+    assert "hunter2" not in str(refusal.value)
     assert site.asked() == []
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda value: monkeypatch.setenv("HTTP_PROXY", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["localhost:3128", "socks5://me:hunter2@localhost:1080", "http://", "http://me:hunter2@[::1", "proxy"]
+)
+def test_a_proxy_that_is_none_is_refused_by_its_variable(
+    site: Site, tmp_path: Path, proxy: Callable[[str], None], value: str
+) -> None:
+    proxy(value)
+    with pytest.raises(UsageError, match=r"HTTP_PROXY names no proxy .*http://HOST:PORT") as refusal:
+        brought(site, tmp_path)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_proxy_is_told_its_password_and_nobody_else_is(
+    site: Site, tmp_path: Path, proxy: Callable[[str], None]
+) -> None:
+    proxy(site.address.replace("//", "//me:hunter%402@"))
+    assert brought(site, tmp_path, base_url=NOWHERE).sound
+    assert {asked.headers["proxy-authorization"] for asked in site.log} == {
+        f"Basic {base64.b64encode(b'me:hunter@2').decode()}"
+    }
+    assert "hunter" not in (tmp_path / "archive/ledger.jsonl").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = f"http://me:hunter2@127.0.0.1:{taken.getsockname()[1]}"
+    proxy(closed)
+    with pytest.raises(Interrupted, match="cannot be reached") as stopped:
+        brought(site, tmp_path, base_url=NOWHERE)
+    assert "hunter2" not in str(stopped.value)
 
 
 def test_an_unreachable_server_stops_the_fetch_at_once(site: Site, tmp_path: Path) -> None:
@@ -768,6 +1001,44 @@ def test_a_ledger_whose_last_line_was_torn_goes_on_and_another_damage_is_named(s
     ledger.write_text(lines.replace("{", "", 1))
     with pytest.raises(DataInvalid, match=r"ledger.jsonl, line 1: no entry"):
         brought(site, tmp_path)
+
+
+def test_a_line_that_does_not_fit_leaves_the_ledger_as_it_was(site: Site, tmp_path: Path) -> None:
+    brought(site, tmp_path, since=APRIL)
+    ledger = tmp_path / "archive/ledger.jsonl"
+    before, archive = ledger.read_bytes(), Archive(tmp_path / "archive")
+    [entry, *_] = archive.held()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))  # 20 bytes of the line fit
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            archive.append([entry])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ledger.read_bytes() == before
+    archive.append([entry])
+    assert len(Archive(tmp_path / "archive").held()) == 2
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", ".BTCUSDT-1h-2024-04-01.zip.part"])
+def test_a_full_disk_interrupts_the_fetch_which_then_goes_on(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    brought(site, tmp_path / "undisturbed", since=APRIL)
+    sync, store = os.fsync, tmp_path / "store"
+
+    def full(descriptor: int) -> None:
+        for place in (store / "archive").rglob(name):
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(Interrupted, match=r"archive: No space left on device; make room"):
+            brought(site, store, since=APRIL)
+    assert brought(site, store, since=APRIL).sound
+    assert everything(store) == everything(tmp_path / "undisturbed")
 
 
 # --------------------------------------------------------------------------- processes
@@ -838,6 +1109,24 @@ def test_the_archive_can_fill_another_store(site: Site, tmp_path: Path) -> None:
     assert held(tmp_path / "other") == held(tmp_path / "store")
     # And into the same store it brings nothing new.
     assert import_data("vision", tmp_path / "store/archive", tmp_path / "store").written == ()
+
+
+def test_by_hand_an_archive_gives_its_first_versions_and_nothing_that_was_refused(site: Site, tmp_path: Path) -> None:
+    site.bars("bars", "BTCUSDT", "2024-03", skip=(5,))
+    site.tricks[FIRST_DAY] = [corrupt]
+    brought(site, tmp_path / "store")
+    new, _ = republish(site, KLINES)
+    brought(site, tmp_path / "store")
+    archive = tmp_path / "store/archive"
+    report = import_data("vision", archive, tmp_path / "other")
+    assert report.quarantined == ()
+    # That the new row was known at its close, nobody can say; when it was, only the ledger.
+    assert held(tmp_path / "other") == {key: row for key, row in held(tmp_path / "store").items() if key != new}
+    told = {Path(file).relative_to(archive).parts[0]: why for file, why in report.skipped}
+    assert "data fetch alone" in told["revisions"]
+    assert "its name is not" in told["quarantine"]
+    with pytest.raises(DataInvalid, match="a re-published version, known only since it was fetched"):
+        import_data("vision", archive / "revisions", tmp_path / "later")
 
 
 @pytest.mark.real

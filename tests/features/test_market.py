@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from features.errors import DataInvalid, LookAhead
-from features.market import Market
+from features.market import Market, merge
 from features.schemas import TABLES
 from features.store import Store
 
@@ -129,22 +129,65 @@ def test_columns_come_from_the_preferred_source_and_prices_together(tmp_path: Pa
     assert rows["source"].tolist() == ["freqtrade", "vision+freqtrade", "freqtrade"]
 
 
-def test_a_merged_row_is_known_once_all_that_contributed_is(tmp_path: Path) -> None:
+def test_what_became_known_later_than_its_key_contributes_nothing(tmp_path: Path) -> None:
     late = {"available_at": hours(1 + 48)}
-    contributing = stored(
+    early = stored(
         tmp_path / "a",
         ("vision", bars("A", hours(1))),
         ("freqtrade", bars("A", hours(1)).assign(trades=7.0, **late)),
     )
-    assert contributing.bars()["available_at"].tolist() == hours(49)
-    assert contributing.as_of(START + 48 * HOUR).bars().empty
-    idle = stored(
+    assert early.bars()["available_at"].tolist() == hours(1)
+    assert early.bars()["trades"].isna().all()
+    preferred = stored(
         tmp_path / "b",
-        ("vision", bars("A", hours(1), trades=1.0)),
-        ("freqtrade", bars("A", hours(1)).assign(**late)),
+        ("freqtrade", bars("A", hours(1))),
+        ("vision", bars("A", hours(1, 2), 200.0).assign(available_at=hours(49, 49))),
     )
-    assert idle.bars()["available_at"].tolist() == hours(1)
-    assert idle.bars()["source"].tolist() == ["vision"]
+    assert preferred.as_of(START + HOUR).bars()["close"].tolist() == [100.0]
+    assert preferred.bars()["close"].tolist() == [100.0, 200.0]
+    assert preferred.bars()["available_at"].tolist() == hours(1, 49)
+    assert preferred.bars()["source"].tolist() == ["freqtrade", "vision"]
+
+
+def test_a_settlement_stamped_a_moment_later_is_the_same_one() -> None:
+    def settled(source: str, late: str, interval: float) -> pd.DataFrame:
+        row = {"exchange": "binance", "symbol": "A", "funding_time": START, "funding_rate": 1e-4}
+        row |= {"interval_hours": interval, "available_at": START + pd.Timedelta(late), "source": source}
+        return pd.DataFrame([row])
+
+    rough = settled("freqtrade", "0s", np.nan)
+    for late, interval, source in (("3ms", 8.0, "vision"), ("1min", 8.0, "vision"), ("61s", np.nan, "freqtrade")):
+        [row] = merge([rough, settled("vision", late, 8.0)], TABLES["funding"]).to_dict("records")
+        assert (row["interval_hours"] == interval) or (np.isnan(row["interval_hours"]) and np.isnan(interval))
+        assert row["source"] == source
+        assert row["available_at"] == START + (pd.Timedelta(late) if source == "vision" else pd.Timedelta(0))
+
+
+@pytest.mark.parametrize("sources", [("vision", "trades"), ("freqtrade", "vision"), ("parquet", "freqtrade")])
+@pytest.mark.parametrize("reviser", [0, 1])
+def test_a_revision_changes_no_view_of_the_past(tmp_path: Path, sources: tuple[str, str], reviser: int) -> None:
+    """What every earlier instant shows has the same bits, whatever the revision adds or restates."""
+    generator = np.random.default_rng(len(sources[0]) + reviser)
+
+    def offered(source: str, fetched: float | None = None) -> tuple[str, pd.DataFrame]:
+        size = 9 if fetched is None else 20
+        chosen = sorted(generator.choice(20, size, replace=False))
+        frame = bars("A", hours(*chosen), float(generator.integers(50, 150)))
+        for column in ("trades", "quote_volume", *(("vpin",) if source == "trades" else ())):
+            frame[column] = np.where(generator.random(size) < 0.5, np.nan, generator.random(size))
+        known = frame["close_time"] + pd.to_timedelta(generator.choice([0, 0, 1, 6], size), unit="h")
+        late = known if fetched is None else known.clip(lower=START + HOUR * fetched)
+        return source, frame.assign(available_at=late)
+
+    first = [offered(source) for source in sources]
+    before = stored(tmp_path / "before", *first)
+    fetched = 9.5
+    after = stored(tmp_path / "after", *first, offered(sources[reviser], fetched))
+    assert len(after.bars()) > len(before.bars())
+    for quarter in range(-1, int(4 * fetched) + 1):
+        t = min(START + HOUR * quarter / 4, START + HOUR * fetched - pd.Timedelta(microseconds=1))
+        then, now = before.as_of(t).table("bars"), after.as_of(t).table("bars")
+        pd.testing.assert_frame_equal(now, then.reindex(columns=now.columns), check_exact=True)
 
 
 def test_within_one_source_the_first_import_stands(tmp_path: Path) -> None:
@@ -167,7 +210,7 @@ def test_merging_agrees_with_a_row_by_row_merge(tmp_path: Path) -> None:
         holes = generator.random((8, 2)) < 0.5
         frame["trades"] = np.where(holes[:, 0], np.nan, generator.random(8))
         frame["quote_volume"] = np.where(holes[:, 1], np.nan, generator.random(8))
-        frame["available_at"] += pd.to_timedelta(generator.integers(0, 9, 8), unit="h")
+        frame["available_at"] += pd.to_timedelta(generator.integers(0, 2, 8), unit="h")
         imports.append((source, frame))
     rows = stored(tmp_path, *imports).bars().loc["A"]
     for hour in range(12):
@@ -180,6 +223,8 @@ def test_merging_agrees_with_a_row_by_row_merge(tmp_path: Path) -> None:
         if not ranked:
             assert START + HOUR * hour not in rows.index
             continue
+        known = min(offer["available_at"] for offer in ranked)
+        ranked = [offer for offer in ranked if offer["available_at"] == known]
         got, used = rows.loc[START + HOUR * hour], {0}
         assert got["close"] == ranked[0]["close"]
         for column in ("trades", "quote_volume"):

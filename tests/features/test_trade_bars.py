@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.trades.bars import TradeBars, Trades, bulk_volume
+from features.trades.bars import NOTHING_AFTER, TradeBars, Trades, bulk_volume
+from features.trades.kernels import AHEAD, FAULTS
 
 START = 1_704_067_200_000
 DAY = 86_400_000
 LENGTHS = {"1m": 60_000_000, "1h": 3_600_000_000, "1d": 86_400_000_000}
 PARTS = 12
+PLAIN = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume")
 
 
 def tape(seed: int, count: int, days: int, first_day: int = 0) -> pd.DataFrame:
@@ -227,9 +229,181 @@ def test_jumps_in_ids_are_found_and_their_bars_marked() -> None:
     made, gaps = gappy(kept)
     assert gaps.tolist() == [[1_000, 300, frame["time"].iloc[1_300] * 1_000]]
     low, high = (frame["time"].iloc[i] * 1_000 // LENGTHS["1m"] * LENGTHS["1m"] for i in (999, 1_300))
-    touched = made["1m"]["start"][made["1m"]["touched"] > 0]
-    assert touched.tolist() == list(range(low, high + 1, LENGTHS["1m"]))
-    assert not bars_of(frame, 1)["1m"]["touched"].any()
+    rows, whole = made["1m"], bars_of(frame, 1)["1m"]
+    assert not whole["touched"].any()
+    assert rows["start"][rows["touched"] > 0].tolist() == [low, high]
+    inside = (whole["start"] > low) & (whole["start"] < high)
+    assert inside.sum() > 100
+    assert rows["start"].tolist() == whole["start"][~inside & (whole["start"] < rows["start"][-1] + 1)].tolist()
+
+
+def measures_of(rows: npt.NDArray[np.void]) -> npt.NDArray[np.float64]:
+    names = rows.dtype.names or ()
+    return np.array([rows[name] for name in names[names.index("taker_buy_quote_volume") + 1 :]])
+
+
+def test_bars_beside_missing_trades_keep_their_sums_and_have_no_measures() -> None:
+    frame = tape(5, 4_000, 2)
+    kept = frame.drop(index=range(1_000, 1_300))
+    made, _ = gappy(kept)
+    for name, length in LENGTHS.items():
+        rows = made[name][made[name]["touched"] > 0]
+        assert len(rows) == (1 if name == "1d" else 2)
+        assert np.isnan(measures_of(rows)).all()
+        for row in rows:
+            inside = kept[kept["time"] * 1_000 // length * length == row["start"]]
+            assert row["volume"] == pytest.approx(inside["quantity"].sum(), rel=1e-12)
+            assert row["close"] == inside["price"].iloc[-1]
+        sound = made[name][(made[name]["touched"] == 0) & (made[name]["trades"] > 0)]
+        assert np.isfinite(sound["realised_variance"][1:]).all()
+
+
+def test_a_day_with_missing_trades_is_no_measure_of_the_next() -> None:
+    frame = tape(5, 4_000, 2)
+    assert np.isfinite(gappy(frame)[0]["1d"]["large_trades"][1])
+    assert math.isnan(gappy(frame.drop(index=[1_000]))[0]["1d"]["large_trades"][1])
+
+
+def test_runs_do_not_reach_over_missing_trades() -> None:
+    frame = tape(5, 400, 1).assign(maker=True)
+    made, _ = gappy(frame.drop(index=range(200, 210)))
+    assert made["1m"]["run_length_max"][-1] == 190
+    assert gappy(frame)[0]["1m"]["run_length_max"][-1] == 400
+
+
+def test_trades_missing_at_the_end_are_told_like_those_missing_between() -> None:
+    frame = tape(5, 4_000, 2)
+    end = START + DAY
+    first, second = frame[frame["time"] < end - 7_200_000], frame[frame["time"] >= end]
+    made = TradeBars(LENGTHS)
+    made.begin(START * 1_000, continues=False)
+    made.feed(arrays(first), limits())
+    made.finish(end * 1_000, gap=True)
+    found = made.closed()
+    made.begin(end * 1_000, continues=True)
+    assert len(made.feed(arrays(second), limits()).gaps) == 1
+    made.finish((end + DAY) * 1_000)
+    again = made.closed()
+    expected, _ = gappy(pd.concat([first, second]))
+    assert same({name: np.concatenate([found[name], again[name]]) for name in LENGTHS}, expected)
+    assert found["1h"]["start"][-1] == first["time"].iloc[-1] * 1_000 // LENGTHS["1h"] * LENGTHS["1h"]
+    assert found["1h"]["touched"].tolist() == [0] * (len(found["1h"]) - 1) + [1]
+    assert math.isnan(again["1d"]["large_trades"][0])
+
+
+@pytest.mark.parametrize("jump", [0, 1])
+def test_time_without_trades_is_flat_once_the_next_trade_follows(jump: int) -> None:
+    frame = tape(9, 3, 1).assign(time=START + np.array([90_000, 250_000, DAY + 150_000]))
+    frame.loc[2, "agg_id"] += jump
+    made = TradeBars({"1m": 60_000_000})
+    made.begin(START * 1_000, continues=False)
+    made.feed(arrays(frame[:2]), limits())
+    made.finish((START + DAY) * 1_000)
+    assert (made.closed()["1m"]["start"] // 60_000_000 - START // 60_000).tolist() == [1, 2, 3, 4]
+    assert made.silent_bars == 1_440 - 5
+    made.begin((START + DAY) * 1_000, continues=True)
+    made.feed(arrays(frame[2:]), limits())
+    flat = made.closed()["1m"]
+    assert len(flat) == (0 if jump else 1_440 - 5 + 2)
+    assert not flat["volume"].any()
+    assert (flat["close"] == frame["price"][1]).all()
+
+
+# A trade that is far ahead: what is wrong with it, and the column that is told.
+AHEAD_OF_ALL: dict[str, tuple[dict[str, int], str]] = {
+    "time": ({"time": START + DAY - 1}, "transact_time"),
+    "seconds": ({"time": 2_000}, "transact_time"),
+    "agg_id": ({"agg_id": 10**12}, "agg_trade_id"),
+    "last_id": ({"last_id": 900_000}, "last_trade_id"),
+    "price": ({"price": 1}, "price"),
+}
+
+
+@pytest.mark.parametrize("rows", [[1_000], [1_000, 1_001], [0], [0, 2], [1_023], [1_022, 1_024]])
+@pytest.mark.parametrize("name", AHEAD_OF_ALL)
+def test_a_trade_that_most_after_it_contradict_is_the_wrong_one(name: str, rows: list[int]) -> None:
+    change, column = AHEAD_OF_ALL[name]
+    frame = tape(10, 2_000, 1)
+    if name == "price":
+        frame["price"] *= 100
+        rows = [0]
+    if name == "seconds":
+        # Many trades in little time: none of them is lost, either.
+        frame["time"] = START + np.arange(len(frame)) * 10
+        rows = rows[:1]
+    broken = frame.copy()
+    for key, value in change.items():
+        broken.loc[rows, key] = broken.loc[rows, "time"] + value if name == "seconds" else value
+    for cut in (2_000, 1_024, 1_001):
+        made = TradeBars(LENGTHS)
+        made.begin(START * 1_000, continues=False)
+        head, tail = broken[:cut], broken[cut:]
+        after = arrays(tail).first(AHEAD) if len(tail) else NOTHING_AFTER
+        faults = made.feed(arrays(head), limits(1), after).faults.tolist()
+        faults += [[row + cut, fault] for row, fault in made.feed(arrays(tail), limits(1)).faults.tolist()]
+        assert [(row, FAULTS[fault][0]) for row, fault in faults] == [(row, column) for row in rows]
+        made.finish((START + DAY) * 1_000)
+        bars = made.closed()["1h"]
+        assert bars["volume"].sum() == pytest.approx(frame["quantity"].drop(index=rows).sum(), rel=1e-12)
+        assert not ((bars["volume"] == 0) & (bars["touched"] > 0)).any()
+        assert bars["touched"].sum() in (1, 2)
+
+
+def test_a_block_of_trades_that_comes_twice_counts_once() -> None:
+    frame = tape(10, 2_000, 1)
+    made = TradeBars(LENGTHS)
+    made.begin(START * 1_000, continues=False)
+    doubled = pd.concat([frame[:1_000], frame[950:990], frame[1_000:]])
+    refused = made.feed(arrays(doubled), limits())
+    assert refused.faults[:, 0].tolist() == list(range(1_000, 1_040))
+    assert not len(refused.gaps)
+    made.finish((START + DAY) * 1_000)
+    assert same(made.closed(), bars_of(frame, 1))
+
+
+@pytest.mark.parametrize(("column", "value"), [("first_id", -500), ("last_id", 2_000_000)])
+def test_ids_of_single_trades_are_bounded_on_both_sides(column: str, value: int) -> None:
+    broken = tape(10, 2_000, 1)
+    broken.loc[1_000, column] += value
+    made = TradeBars(LENGTHS)
+    made.begin(START * 1_000, continues=False)
+    faults = made.feed(arrays(broken), limits()).faults
+    assert [(int(row), FAULTS[code][0].split("_")[1]) for row, code in faults] == [(1_000, "trade")]
+
+
+def test_before_any_trade_nothing_is_known() -> None:
+    made = TradeBars(LENGTHS)
+    assert (made.last_agg_id, made.last_time) == (-1, -1)
+
+
+def test_what_was_lost_before_the_first_trade_is_remembered() -> None:
+    frame = tape(10, 2_000, 1)
+    found = []
+    for torn, frame_ in (
+        (False, frame.assign(quantity=frame["quantity"].where(frame.index > 0, -1.0))),
+        (True, frame[1:]),
+    ):
+        made = TradeBars(LENGTHS)
+        made.begin(START * 1_000, continues=False)
+        if torn:
+            made.lose()
+        assert not len(made.feed(arrays(frame_), limits()).gaps)
+        made.finish((START + DAY) * 1_000)
+        found.append(made.closed())
+    assert same(*found)
+    assert found[0]["1h"]["touched"].tolist() == [1] + [0] * 23
+
+
+def test_the_hash_of_the_state_knows_no_other_intervals() -> None:
+    frame = tape(3, 5_000, 2)
+    found = set()
+    for names in (["1m", "1h"], ["1h", "1m"], ["1h"], ["1d", "1h"]):
+        made = TradeBars({name: LENGTHS[name] for name in names})
+        made.begin(START * 1_000, continues=False)
+        made.feed(arrays(frame[:3_000]), limits())
+        made.closed()
+        found.add(made.digest("1h"))
+    assert len(found) == 1
 
 
 def test_a_border_between_files_changes_no_bit() -> None:
@@ -285,7 +459,7 @@ def test_quiet_minutes_are_flat_and_cut_bars_are_left_out() -> None:
     made.finish((START + 720_000) * 1_000)
     rows = made.closed()["1m"]
     assert made.cut == 1
-    assert ((rows["start"] // 1_000 - START) // 60_000).tolist() == list(range(2, 12))
+    assert ((rows["start"] // 1_000 - START) // 60_000).tolist() == list(range(2, 11))
     flat = rows[rows["trades"] == 0]
     prices = frame["price"].to_numpy()
     expected = np.where(flat["start"] < (START + 240_000) * 1_000, prices[0], np.where(
@@ -312,8 +486,6 @@ def test_quiet_minutes_are_flat_and_cut_bars_are_left_out() -> None:
     ],
 )
 def test_bad_trades_are_named_and_not_counted(column: str, value: float, fault: str) -> None:
-    from features.trades.kernels import FAULTS
-
     frame = tape(10, 2_000, 1)
     broken = frame.copy()
     broken.loc[1_000, column] = value

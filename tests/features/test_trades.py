@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from hypothesis import strategies as st
 from features.errors import DataInvalid, UsageError
 from features.market import Market
 from features.sources import ImportReport, import_data
+from features.sources.trade_cells import SPELLINGS, typed
+from features.sources.trades import TradeReading
+from features.sources.trades import read as read_files
 from features.store import Store
 from features.trades.bars import SIDED
 
@@ -147,6 +151,7 @@ def test_spot_is_read_in_the_unit_of_its_era(tmp_path: Path) -> None:
     for first, per in (("2024-12-30", 1), ("2025-01-01", 1_000)):
         frame = trades(first, days=2)
         frame["agg_trade_id"] += 3_000 * (per == 1_000)
+        frame[["first_trade_id", "last_trade_id"]] += 9_000 * (per == 1_000)
         scaled = frame.assign(transact_time=frame["transact_time"] * per)
         for day, part in scaled.groupby(scaled["transact_time"] // (DAY * per)):
             period = str(np.datetime64(int(day), "D"))
@@ -198,6 +203,223 @@ def test_jumps_in_ids_are_counted_and_their_bars_kept(tmp_path: Path) -> None:
     remarks = [remark for _, remark in report.notes if "jump" in remark]
     assert "2 jumps in the aggregate ids, 3 ids are missing, first 2 before line 102" in remarks[0]
     assert "touch a jump" in remarks[1]
+
+
+def test_missing_hours_have_no_bars_until_a_complete_file_brings_them(tmp_path: Path) -> None:
+    frame = trades(days=2)
+    hour = frame["transact_time"] // 3_600_000 % 24
+    holed = frame[(hour < 6) | (hour >= 12)]
+    daily(tmp_path / "in", holed)
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    made = bars(tmp_path / "store")
+    assert len(made) == 36
+    assert (made["volume"] > 0).all()
+    touched = made[made["close_time"].dt.hour.isin([6, 13]) | (made.index == 0)]
+    assert made.index[made["realised_variance"].isna()].equals(touched.index)
+    assert made["signed_volume"].isna().sum() == 4
+    assert len([remark for _, remark in report.notes if remark.startswith("2 1h bars touch a jump")]) == 2
+    daily(tmp_path / "whole", frame)
+    read(tmp_path / "whole", tmp_path / "store", intervals=["1h"])
+    mended = bars(tmp_path / "store").drop_duplicates("close_time")
+    assert len(mended) == 48
+
+
+def test_a_day_cut_short_is_found_by_the_next_ones_first_trade(tmp_path: Path) -> None:
+    frame = trades()
+    time = frame["transact_time"]
+    noon = pd.Timestamp("2024-01-02T11:30").value // 1_000_000
+    midnight = pd.Timestamp("2024-01-03").value // 1_000_000
+    files = daily(tmp_path / "in", frame[(time < noon) | (time >= midnight)])
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    made = bars(tmp_path / "store")
+    assert len(made) == 24 + 12 + 24
+    assert made["amihud"].isna().tolist() == [i in (0, 35, 36) for i in range(60)]
+    [told] = [(file, remark) for file, remark in report.notes if "does not follow" in remark]
+    assert told[0] == str(files[1])
+    assert told[1].startswith(f"{files[2].name} does not follow it: trades are missing after 2024-01-02T11:")
+    # The day before counts for the third day, the one cut short does not.
+    whole = pd.concat([frame[time < midnight - DAY], frame[time >= midnight]])
+    daily(tmp_path / "two", whole)
+    read(tmp_path / "two", tmp_path / "other", intervals=["1h"])
+    third = [
+        rows[rows["close_time"] > pd.Timestamp(midnight, unit="ms", tz="UTC")]
+        for rows in (made, bars(tmp_path / "other"))
+    ]
+    assert np.array_equal(third[0]["large_trades"][1:], third[1]["large_trades"][1:])
+
+
+def test_silence_at_the_end_is_flat_once_the_next_file_follows(tmp_path: Path) -> None:
+    frame = trades(days=2, count=400)
+    frame = frame[frame["transact_time"] // 3_600_000 % 24 < 20].assign(agg_trade_id=lambda d: np.arange(len(d)))
+    files = daily(tmp_path / "in", frame)
+    report = read(files[0], tmp_path / "store", intervals=["1h"])
+    assert len(bars(tmp_path / "store")) == 20
+    assert [remark for _, remark in report.notes if remark.startswith("4 bars after its last trade are left out")]
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    made = bars(tmp_path / "store")
+    assert len(report.written) == 1
+    assert made["close_time"].diff()[1:].eq(pd.Timedelta("1h")).all()
+    assert len(made) == 44
+    assert (made["volume"][20:24] == 0).all()
+    assert (made["realised_variance"][20:24] == 0).all()
+
+
+def test_a_file_without_rows_is_skipped_and_the_ids_tell_whether_the_next_follows(tmp_path: Path) -> None:
+    frame = trades(days=3)
+    time, start = frame["transact_time"], frame["transact_time"].iloc[0] // DAY * DAY
+    frame = frame[(time < start + DAY) | (time >= start + 2 * DAY)]
+    for name, step in (("follows", 0), ("jumps", 1)):
+        later = frame["transact_time"] >= start + 2 * DAY
+        ids = np.arange(len(frame)) + later * step
+        daily(tmp_path / name, frame.assign(agg_trade_id=ids))
+        write(place(tmp_path / name, "2024-01-02"), ",".join(COLUMNS) + ("\n" if step else ""))
+        pq.write_table(
+            pa.Table.from_pandas(frame[:0], preserve_index=False), place(tmp_path / name, "2024", ".parquet")
+        )
+        report = read(tmp_path / name, tmp_path / f"{name}.store", intervals=["1h"])
+        assert [reason for _, reason in report.skipped] == ["it holds no rows"] * 2
+        assert len(bars(tmp_path / f"{name}.store")) == (48 if step else 72)
+
+
+def test_a_first_id_of_one_continues_nothing(tmp_path: Path) -> None:
+    frame = trades().assign(agg_trade_id=lambda d: np.arange(len(d)) + 1)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), place(tmp_path / "in", "x", ".parquet"))
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    made = bars(tmp_path / "store")
+    # The first day is known in part and measures nothing; the first hour is left out.
+    assert len(made) == 70
+    assert made["large_trades"].isna().tolist() == [i < 47 for i in range(70)]
+    assert any("1 bars that begin before its first trade" in remark for _, remark in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "last"),
+    [
+        ("transact_time", 1704153599999, False),
+        *(("agg_trade_id", 10**12, last) for last in (False, True)),
+        *(("last_trade_id", 10**5, last) for last in (False, True)),
+    ],
+)
+def test_one_trade_ahead_of_all_others_costs_only_itself(tmp_path: Path, column: str, value: int, last: bool) -> None:
+    frame = trades(days=2, count=1_000)
+    at = int((frame["transact_time"] < 1704153600000).sum()) - 1 if last else 50
+    broken = frame.copy()
+    broken.loc[at, column] = value
+    files = daily(tmp_path / "in", broken)
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    assert [(row.file, row.line, row.column) for row in report.quarantined] == [(str(files[0]), at + 2, column)]
+    kept = (frame["last_trade_id"] - frame["first_trade_id"] + 1).drop(index=at).sum()
+    made = bars(tmp_path / "store")
+    assert made["trades"].sum() == kept
+    assert made["signed_volume"].isna().sum() in (1, 2)
+
+
+def test_a_thousandth_of_bad_rows_is_too_much(tmp_path: Path) -> None:
+    lines = text_of(trades(days=1, count=20_000), header=True).splitlines()
+    for name, count in (("few", 20), ("many", 21)):
+        bad = [line + ",9" if 0 < i <= count * 7 and i % 7 == 0 else line for i, line in enumerate(lines)]
+        write(place(tmp_path / name, "2024-01-01"), "\n".join(bad) + "\n")
+    assert len(read(tmp_path / "few", tmp_path / "store", intervals=["1h"]).quarantined) == 20
+    with pytest.raises(DataInvalid, match=r"21 of 20,000 rows are bad, so the file is refused"):
+        read(tmp_path / "many", tmp_path / "store", intervals=["1h"])
+
+
+def test_the_text_of_bad_rows_is_kept_in_part(tmp_path: Path) -> None:
+    lines = text_of(trades(days=1, count=500), header=True).splitlines()
+    lines[100] = "x," * 100_000
+    lines[200] = lines[200].replace("true", "y" * 300_000).replace("false", "y" * 300_000)
+    write(place(tmp_path / "in", "2024-01-01", ".csv"), "\n".join(lines) + "\n")
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    assert [row.line for row in report.quarantined] == [101, 201]
+    assert report.quarantined[0].cause == "has 100001 fields where the layout has 7"
+    assert sum(path.stat().st_size for path in (tmp_path / "store" / "quarantine").rglob("*.jsonl")) < 4_096
+    assert len(str(report.quarantined)) < 4_096
+
+
+def test_a_period_that_is_not_over_is_refused(tmp_path: Path) -> None:
+    today = f"{pd.Timestamp.now('UTC'):%Y-%m-%d}"
+    for period in (today, today[:7]):
+        write(place(tmp_path / period, period), text_of(trades(today, days=1), header=True))
+        with pytest.raises(DataInvalid, match=r"its period is not over; download the file again after \d{4}-"):
+            read(tmp_path / period, tmp_path / "store", intervals=["1h"])
+
+
+@pytest.mark.parametrize("second", [["1h"], ["1h", "1m"], ["1m"]])
+def test_the_list_of_intervals_and_its_order_write_no_bar_again(tmp_path: Path, second: list[str]) -> None:
+    daily(tmp_path / "in", trades())
+    for first, then in ((["1m", "1h"], second), (second, ["1m", "1h"])):
+        store = tmp_path / "-".join(first)
+        held = read(tmp_path / "in", store, intervals=first).written
+        more = read(tmp_path / "in", store, intervals=then).written
+        assert len(held) + len(more) == 6
+
+
+def test_a_start_without_known_state_is_told_once(tmp_path: Path) -> None:
+    files = daily(tmp_path / "in", trades())
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    [(file, told)] = [note for note in report.notes if "without known state" in note[1]]
+    assert file == str(files[0])
+    assert "null until 2024-01-02T00:00:00.000000Z at least, and rest on fewer than 7 days until 2024-01-08" in told
+    assert told.endswith("import it together with the 7 days before")
+    made = bars(tmp_path / "store")
+    assert made["large_trades"].isna().sum() == 24
+
+
+def test_the_nearest_folder_names_the_market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [file] = daily(tmp_path / "spot" / "cm", trades(days=1))
+    read(file, tmp_path / "store", intervals=["1h"])
+    assert len(bars(tmp_path / "store")) == 24
+    for folder in (file.parent, file.parents[2]):
+        monkeypatch.chdir(folder)
+        report = read(Path(), tmp_path / "store", intervals=["1h"])
+        assert report.rows == {"bars": 24}
+
+
+def test_what_is_left_open_is_told_of_the_file_that_ends(tmp_path: Path) -> None:
+    frame = trades(days=2)
+    later = frame["transact_time"] >= frame["transact_time"].iloc[0] // DAY * DAY + DAY
+    names = {"a": frame[later].assign(agg_trade_id=lambda d: d["agg_trade_id"] + 5), "b": frame[~later]}
+    for name, part in names.items():
+        pq.write_table(pa.Table.from_pandas(part, preserve_index=False), place(tmp_path / "in", name, ".parquet"))
+    report = read(tmp_path / "in", tmp_path / "store", intervals=["1h"])
+    told = [Path(file).stem[-1] for file, remark in report.notes if "unfinished" in remark]
+    assert told == ["b", "a"]
+
+
+def test_an_imports_id_tells_closes_apart_to_the_last_bit(tmp_path: Path) -> None:
+    frame = trades(days=2).drop(columns="is_buyer_maker")
+    later = frame["transact_time"] >= frame["transact_time"].iloc[0] // DAY * DAY + DAY
+    found = []
+    for name, price in (("a", 100.0), ("b", 100.0 + 1e-11)):
+        # The last trade of an hour in the middle of the first day.
+        hour = int((frame["transact_time"] // 3_600_000 % 24 < 12).to_numpy().argmin()) - 1
+        files = []
+        for period, part in (("2024-01-01", frame[~later]), ("2024-01-02", frame[later])):
+            part = part.assign(price=part["price"].where(part.index != hour, price))
+            files.append(place(tmp_path / name, period, ".parquet"))
+            pq.write_table(pa.Table.from_pandas(part, preserve_index=False), files[-1])
+        readings = dict(outcome for outcome in read_files(files, ["1h"]) if isinstance(outcome[1], TradeReading))
+        found.append(readings[files[1]].bars[0].parameters["known"])
+    assert found[0][:2] == found[1][:2]
+    assert found[0] != found[1]
+
+
+CELLS = ["1", "17.5", "+1", "0x10", ".5", "1.", "-3", "1e5", "inf", "nan", "", " 1", "/", "1.2.3", "0", "true", "FALSE",
+         "tRue", "9" * 19, "9" * 31, "-", "yes", "é", "٣"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(CELLS), max_size=6), st.integers(0, 2))
+@settings(max_examples=300, deadline=None)
+def test_a_cell_is_judged_by_itself_and_its_pattern(cells: list[str], skipped: int) -> None:
+    for kind, (pattern, _, _) in SPELLINGS.items():
+        column = pa.array(["x" * 9] * skipped + cells, pa.string())[skipped:]
+        values, bad = typed(column, kind)
+        assert len(values) == len(cells)
+        for i, cell in enumerate(cells):
+            assert (bad is None or not bad[i]) == bool(re.search(pattern, cell))
+            if bad is None or not bad[i]:
+                expected = cell.lower() == "true" if kind == pa.bool_() else float(cell)
+                assert values[i].as_py() == expected
 
 
 FAULTS: dict[str, tuple[str, Any]] = {

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pandas as pd
 import pytest
 import typer
 from filelock import FileLock
 
 from features import errors
+from features.market import Market
 from features.store import Store
 from forecaster.cli import app, main
 from forecaster.commands.evaluation import Evaluated
@@ -281,6 +283,46 @@ def test_column_pair_without_equals(tmp_path: Path, invoke: Invoke) -> None:
         "data", "import", "--from", "parquet", tmp_path, "--store", "store", "--table", "daily", "--columns", "date"
     )
     refused(shown, 2, "--columns date", "name=value")
+
+
+@pytest.mark.parametrize("option", ["--columns", "--set"])
+def test_column_named_twice(tmp_path: Path, invoke: Invoke, option: str) -> None:
+    pairs = [option, "close=a,close=b"] if option == "--columns" else [option, "close=a", option, "close=b"]
+    shown = invoke("data", "import", "--from", "parquet", tmp_path, "--store", "store", "--table", "daily", *pairs)
+    refused(shown, 2, f"{option} close=b: close is 'a' already")
+
+
+@pytest.mark.parametrize("delay", ["24", "nan", "NaT", "-24h", "24hours", "1h30", "24H", "1e3h", "٢h", "999999D", ""])
+def test_delay_without_a_number_and_a_unit(tmp_path: Path, invoke: Invoke, delay: str) -> None:
+    words = ("data", "import", "--from", "parquet", tmp_path, "--store", "store", "--table", "daily")
+    refused(invoke(*words, f"--delay={delay}"), 2, f"--delay {delay}: write a number and its unit", "24h")
+
+
+@pytest.mark.parametrize(
+    ("delay", "hours"), [("24h", 24.0), ("1D", 24.0), ("90min", 1.5), ("1.5 h", 1.5), ("5400s", 1.5)]
+)
+def test_delay_is_what_it_says(tmp_path: Path, invoke: Invoke, delay: str, hours: float) -> None:
+    file = tmp_path / "vix.csv"
+    file.write_text("series,date,close\nVIX,2024-01-02,14\n")
+    words = ("data", "import", "--from", "parquet", file, "--store", "store", "--table", "daily", "--delay", delay)
+    assert invoke(*words)[0] == 0
+    [row] = Market.open("store").daily().to_dict("records")
+    assert row["available_at"] - row["date"] == pd.Timedelta(hours=hours)
+
+
+def test_hints_at_other_sources_only_where_the_format_was_not_recognised(tmp_path: Path, invoke: Invoke) -> None:
+    month = tmp_path / "in/data/futures/um/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-01.zip"
+    month.parent.mkdir(parents=True)
+    month.write_bytes(b"no zip")
+    shown = invoke("data", "import", "--from", "vision", tmp_path / "in", "--store", "store")
+    refused(shown, 3, "no sound zip file")
+    assert "--from" not in shown[2]
+    assert "the sources are" not in shown[2]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/manifest.json").write_text("{")
+    shown = invoke("data", "import", "--from", "freqtrade", tmp_path / "in", "--store", tmp_path / "damaged")
+    refused(shown, 3, "is no manifest of a store")
+    assert "--from" not in shown[2]
 
 
 def test_bad_rows_are_reported_with_exit_3(tmp_path: Path, invoke: Invoke) -> None:

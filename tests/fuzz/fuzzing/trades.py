@@ -30,6 +30,8 @@ ERAS = (
 WHOLE = re.compile("-?[0-9]{1,18}")
 DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{0,30})?([eE][-+]?[0-9]{1,2})?")
 DAY = 24 * HOUR
+# Trades after one that judge it.
+JUDGES = 5
 
 
 def sound(era: Era, count: int, seed: int, header: bool) -> Sheet:
@@ -69,7 +71,8 @@ def verdict(era: Era, zipped: bool, content: bytes, now: int) -> Verdict:
         return refuse(era.table, "its header is not the layout's")
     lines = re.split("\r\n|\n|\r", text)
     lines = lines if lines[-1] else lines[:-1]
-    found, taken = Verdict(era.table, tolerance=1e-12), []
+    found = Verdict(era.table, tolerance=1e-12)
+    spelt: list[tuple[int, dict[str, Any]]] = []
     for n, line in list(enumerate(lines, 1))[int(headed) :]:
         fields = line.split(",")
         if len(fields) != len(names):
@@ -77,13 +80,22 @@ def verdict(era: Era, zipped: bool, content: bytes, now: int) -> Verdict:
             found.bad[n] = {None} if line else {None, "transact_time"}
             continue
         trade = _trade(dict(zip(names, fields, strict=True)))
-        faults = trade if isinstance(trade, set) else _faults(era, trade, taken[-1] if taken else None)
+        if isinstance(trade, set):
+            found.bad[n] = trade
+        else:
+            spelt.append((n, trade))
+    taken: list[dict[str, Any]] = []
+    for i, (n, trade) in enumerate(spelt):
+        before = taken[-1] if taken else None
+        lost = before is None and any(line < n for line in found.bad)
+        after = [later for _, later in spelt[i + 1 : i + 1 + JUDGES]]
+        faults = _faults(era, trade) | _odds(before, trade) or _contradicted(era, before, trade, after, lost)
         if faults:
             found.bad[n] = faults
         else:
             taken.append(trade)
-    if not taken or 2 * len(found.bad) > len(found.bad) + len(taken):
-        return refuse(era.table, "most of its rows are bad")
+    if not taken or len(found.bad) > max(10, (len(found.bad) + len(taken)) / 1_000):
+        return refuse(era.table, "too many of its rows are bad")
     found.rows = _bars(era, taken)
     return found
 
@@ -101,7 +113,8 @@ def _trade(cells: dict[str, str]) -> Any:
     return trade | {"bought": cells["is_buyer_maker"].lower() == "false"}
 
 
-def _faults(era: Era, trade: dict[str, Any], before: dict[str, Any] | None) -> set[str | None]:
+def _faults(era: Era, trade: dict[str, Any]) -> set[str | None]:
+    """What is wrong with a trade by itself."""
     faults: set[str | None] = set()
     unit = 1_000_000 // era.per_second
     if not micros(era.start) <= trade["transact_time"] * unit < micros(era.end):
@@ -110,10 +123,20 @@ def _faults(era: Era, trade: dict[str, Any], before: dict[str, Any] | None) -> s
         faults.add("price")
     if not 0 < trade["quantity"] <= 1e15:
         faults.add("quantity")
-    if not 0 <= trade["first_trade_id"] <= trade["last_trade_id"]:
+    if not 0 <= trade["first_trade_id"] <= trade["last_trade_id"] <= trade["first_trade_id"] + 1_000_000:
         faults.add("last_trade_id")
-    if trade["agg_trade_id"] <= (before["agg_trade_id"] if before else -1):
+    if trade["agg_trade_id"] < 0:
         faults.add("agg_trade_id")
+    return faults
+
+
+def _odds(before: dict[str, Any] | None, trade: dict[str, Any]) -> set[str | None]:
+    """What is wrong with a trade after another one."""
+    faults: set[str | None] = set()
+    if before and trade["agg_trade_id"] <= before["agg_trade_id"]:
+        faults.add("agg_trade_id")
+    if before and trade["first_trade_id"] <= before["last_trade_id"]:
+        faults.add("first_trade_id")
     if before and trade["transact_time"] < before["transact_time"]:
         faults.add("transact_time")
     if before and not before["price"] / 1000 <= trade["price"] <= before["price"] * 1000:
@@ -121,22 +144,46 @@ def _faults(era: Era, trade: dict[str, Any], before: dict[str, Any] | None) -> s
     return faults
 
 
+def _contradicted(
+    era: Era, before: dict[str, Any] | None, trade: dict[str, Any], after: list[dict[str, Any]], lost: bool
+) -> set[str | None]:
+    """What is wrong with a trade in the eyes of those after it that could take its place, if most are at odds with it.
+
+    Asked only where it leaps, in ids or by more than a minute, or is at odds with the very next one.
+    """
+    minute = 60 * era.per_second
+    leaps = lost or before is None or trade["agg_trade_id"] != before["agg_trade_id"] + 1
+    if not leaps and before and trade["transact_time"] - before["transact_time"] > minute:
+        leaps = True
+    if not leaps and not (after and _odds(trade, after[0])):
+        return set()
+    judges = [j for j in after if not _faults(era, j) & {"transact_time", "price"} and not _odds(before, j)]
+    verdicts = [_odds(trade, judge) for judge in judges if judge["agg_trade_id"] >= 0]
+    if 2 * sum(map(bool, verdicts)) <= len(verdicts):
+        return set()
+    named = set().union(*verdicts)
+    return named | ({"last_trade_id"} if "first_trade_id" in named else set())
+
+
 def _bars(era: Era, taken: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Every hour of the day from that of the first trade on; one without trades is flat."""
+    """Every hour with trades; one without is flat where the trades before and after it follow each other."""
     unit, start = 1_000_000 // era.per_second, micros(era.start)
-    bars, last = {}, None
+    hours = [(t["transact_time"] * unit - start) // HOUR for t in taken]
+    bars = {}
     for hour in range(24):
-        within = [t for t in taken if (t["transact_time"] * unit - start) // HOUR == hour]
-        if within or last is not None:
-            prices = [t["price"] for t in within] or [last]
+        within = [t for t, at in zip(taken, hours, strict=True) if at == hour]
+        before = [t for t, at in zip(taken, hours, strict=True) if at < hour]
+        later = [t for t, at in zip(taken, hours, strict=True) if at > hour]
+        witnessed = before and later and later[0]["agg_trade_id"] == before[-1]["agg_trade_id"] + 1
+        if within or witnessed:
+            prices = [t["price"] for t in within] or [before[-1]["price"]]
             bought = [t for t in within if t["bought"]]
             close = start + (hour + 1) * HOUR
-            last = prices[-1]
             bars["1h", "BTCUSDT", close] = {
                 "open": prices[0],
                 "high": max(prices),
                 "low": min(prices),
-                "close": last,
+                "close": prices[-1],
                 "volume": math.fsum(t["quantity"] for t in within),
                 "quote_volume": math.fsum(t["price"] * t["quantity"] for t in within),
                 "trades": sum(t["last_trade_id"] - t["first_trade_id"] + 1 for t in within),
