@@ -20,6 +20,8 @@ from features.store import Store
 HOUR = pd.Timedelta(hours=1)
 START = pd.Timestamp("2024-01-01", tz="UTC")
 
+FUNDED = FeaturePipeline(("memory", "calendar", "funding"), (1,))
+
 
 @pytest.fixture(scope="module")
 def small(rough_market: Market) -> Market:
@@ -229,7 +231,7 @@ def test_a_join_on_another_clock_is_found_by_delaying_the_feed(small: Market, mo
         return shipped(self, rows.assign(available_at=rows["funding_time"]), values, life)
 
     monkeypatch.setattr(Panel, "as_of", by_label)
-    report = leakage.check(small, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
+    report = leakage.check(small, FUNDED, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
     # Funding of this market is known at its label: nothing but a delay can show the difference.
     assert {leak.check for leak in report.leaks} == {"arrival"}
     assert {"funding_rate_1h", "age_funding"} <= {leak.column for leak in report.leaks}
@@ -242,7 +244,7 @@ def test_a_feed_that_is_deaf_to_delay_is_found(small: Market, monkeypatch: pytes
         return shipped(small, exchange)
 
     monkeypatch.setattr(Market, "funding", everything)
-    report = leakage.check(small, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
+    report = leakage.check(small, FUNDED, horizons=(1,), cuts=4, live_bars=0, deep_cuts=2)
     assert {(leak.check, leak.column) for leak in report.leaks} >= {("arrival", "funding_rate_1h")}
 
 
