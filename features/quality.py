@@ -116,7 +116,7 @@ def check(market: Market | str | Path) -> QualityReport:
             found += [*_prices(frame, spec), *_idle(frame, spec)]
         if spec.name == "funding":
             found += _settlements(frame, spec)
-        elif spec.name not in {"daily", "margin_tiers"}:
+        elif spec.name not in {"daily", "margin_tiers", "order_book"}:  # without a beat of their own
             found += _gaps(frame, spec)
         found += _stale(frame, spec, newest)
         if store is not None:
