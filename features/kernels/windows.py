@@ -1,15 +1,7 @@
-"""Windowed kernels: compiled, causal, and blind to where the history starts.
+"""Windows put together from days of UTC: what is left of their oldest day, the whole days between, and today so far.
 
-A kernel maps an array of shape (n_symbols, n_hours) to values of the columns from ``first`` on; columns before that are
-history, and all of them without it (``first`` = 0). Columns are hours, without holes in the clock; a missing bar is NaN.
-The value at column ``t`` depends on ``x[i, :t + 1]`` only, and only on a declared number of hours before ``t``. Nothing is
-updated by adding and subtracting: a running sum carries the rounding of everything before it, so the same hour would
-have other bits after a restart.
-
-Long windows are put together from days of UTC: what is left of their oldest day, the whole days between, and today so
-far. The order of the terms, and with it every bit, is fixed by the clock alone, and an hour costs a term a day instead
-of a term an hour. ``first_hour`` is the hour of day (0-23) of column 0. An exponentially weighted mean reads whole days
-before today, too.
+The order of the terms, and with it every bit, is fixed by the clock alone, and a window costs three terms whatever its
+length. ``first_hour`` is the hour of day (0-23) of column 0. An exponentially weighted mean reads whole days before today.
 """
 
 from __future__ import annotations
@@ -21,20 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "cross_mean",
-    "cross_mean_of_others",
-    "cross_sd",
-    "ewma",
-    "ewma_reach",
-    "hours_since_finite",
-    "season_ahead",
-    "season_curves",
-    "trailing_quantiles",
-    "window_mean",
-    "window_pair",
-    "window_sd",
-]
+__all__ = ["ewma", "ewma_reach", "window_mean", "window_pair", "window_sd"]
 
 Float64Array1D = npt.NDArray[np.float64]
 Float64Array2D = npt.NDArray[np.float64]
@@ -44,7 +23,6 @@ Moments: TypeAlias = tuple[float, float, float, float, float, float]
 NONE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 HALF_LIVES_REACHED = 5
 DAY = 24
-WEEK = 168
 
 
 def ewma_reach(half_life: float) -> int:
@@ -350,188 +328,4 @@ def ewma(x: Float64Array2D, half_life: float, first_hour: int, first: int = 0) -
                 weight += 1.0
             if t >= first:
                 out[i, t - first] = total / weight if weight >= 0.5 * full else np.nan
-    return out
-
-
-@numba.njit(cache=True)
-def hours_since_finite(x: Float64Array2D, cap: int, first: int = 0) -> Float64Array2D:
-    """Hours since the last finite value, ``cap`` where there was none within ``cap`` hours."""
-    n, hours = x.shape
-    out = np.empty((n, hours - first))
-    for i in range(n):
-        age = cap
-        for t in range(hours):
-            age = 0 if not math.isnan(x[i, t]) else min(age + 1, cap)
-            if t >= first:
-                out[i, t - first] = age
-    return out
-
-
-@numba.njit(cache=True)
-def cross_mean(x: Float64Array2D) -> npt.NDArray[np.float64]:
-    """Mean over the symbols that are finite at each hour, shape (n_hours,); NaN where none is.
-
-    Summed symbol by symbol: a library sum groups its terms by their number and their place in memory, so that a symbol
-    listed later would change the bits of the past.
-    """
-    n, hours = x.shape
-    out = np.full(hours, np.nan)
-    for t in range(hours):
-        total = 0.0
-        count = 0
-        for i in range(n):
-            if not math.isnan(x[i, t]):
-                total += x[i, t]
-                count += 1
-        if count > 0:
-            out[t] = total / count
-    return out
-
-
-@numba.njit(cache=True)
-def cross_sd(x: Float64Array2D) -> npt.NDArray[np.float64]:
-    """Standard deviation (ddof 0) over the symbols that are finite at each hour, as in ``cross_mean``."""
-    n, hours = x.shape
-    mean = cross_mean(x)
-    out = np.full(hours, np.nan)
-    for t in range(hours):
-        squares = 0.0
-        count = 0
-        for i in range(n):
-            if not math.isnan(x[i, t]):
-                squares += (x[i, t] - mean[t]) ** 2
-                count += 1
-        if count > 0:
-            out[t] = math.sqrt(squares / count)
-    return out
-
-
-@numba.njit(cache=True)
-def cross_mean_of_others(x: Float64Array2D) -> Float64Array2D:
-    """Mean over the *other* symbols that are finite at each hour, shape (n_symbols, n_hours), as in ``cross_mean``.
-
-    Each symbol's own sum over the others, not total minus own: a difference has other bits when a symbol is added.
-    """
-    n, hours = x.shape
-    out = np.full((n, hours), np.nan)
-    for i in range(n):
-        for t in range(hours):
-            total = 0.0
-            count = 0
-            for j in range(n):
-                if j != i and not math.isnan(x[j, t]):
-                    total += x[j, t]
-                    count += 1
-            if count > 0:
-                out[i, t] = total / count
-    return out
-
-
-@numba.njit(cache=True)
-def season_ahead(curves: Float64Array3D, horizon: int) -> Float64Array3D:
-    """Sum of the seasonal factors ``exp(curve)`` over the ``horizon`` hours after each hour of week: like ``curves``."""
-    weeks, n, _ = curves.shape
-    out = np.empty((weeks, n, WEEK))
-    levels = np.empty(WEEK)
-    for w in range(weeks):
-        for i in range(n):
-            for k in range(WEEK):
-                levels[k] = math.exp(curves[w, i, k])
-            for k in range(WEEK):
-                total = 0.0
-                for ahead in range(1, horizon + 1):
-                    total += levels[(k + ahead) % WEEK]
-                out[w, i, k] = total
-    return out
-
-
-@numba.njit(cache=True)
-def season_curves(
-    log_v: Float64Array2D, refresh: npt.NDArray[np.int64], first_slot: int, length: int, shrinkage: float
-) -> Float64Array3D:
-    """Hour-of-week curves of log variance, one per refresh: shape (n_refresh, n_symbols, 168).
-
-    ``refresh[w]``: the first column that is *not* yet known when curve ``w`` is made; the curve reads the ``length``
-    columns before it. ``first_slot``: hour of week (0 = Monday 00:00-01:00) of column 0. Each symbol's deviations from
-    its own mean are shrunk to the cross-symbol mean curve with weight ``n / (n + shrinkage)``, n the observations of that
-    hour of week, and the cross-symbol curve likewise to a flat one; a symbol without history has the cross-symbol curve.
-    Every curve has mean zero.
-    """
-    n, _ = log_v.shape
-    out = np.zeros((len(refresh), n, 168))
-    for w in range(len(refresh)):
-        sums = np.zeros((n, 168))
-        counts = np.zeros((n, 168))
-        for i in range(n):
-            begin = max(refresh[w] - length, 0)
-            slot = (first_slot + begin) % WEEK
-            for t in range(begin, refresh[w]):
-                if not math.isnan(log_v[i, t]):
-                    sums[i, slot] += log_v[i, t]
-                    counts[i, slot] += 1.0
-                slot = slot + 1 if slot < WEEK - 1 else 0
-        pool_sum = np.zeros(168)
-        pool_count = np.zeros(168)
-        deviation = np.zeros((n, 168))
-        for i in range(n):
-            total = 0.0
-            present = 0
-            for k in range(168):
-                if counts[i, k] > 0:
-                    total += sums[i, k] / counts[i, k]
-                    present += 1
-            # Under a full week of slots the mean itself would be a seasonal artefact.
-            if present < 168:
-                continue
-            for k in range(168):
-                deviation[i, k] = sums[i, k] / counts[i, k] - total / present
-                pool_sum[k] += counts[i, k] * deviation[i, k]
-                pool_count[k] += counts[i, k]
-        for i in range(n):
-            mean = 0.0
-            for k in range(168):
-                pool = pool_sum[k] / (pool_count[k] + shrinkage)
-                own = counts[i, k] / (counts[i, k] + shrinkage)
-                # A symbol left out of the pool has no deviation of its own yet.
-                out[w, i, k] = pool + own * (deviation[i, k] - pool) if deviation[i].any() else pool
-                mean += out[w, i, k]
-            for k in range(168):
-                out[w, i, k] -= mean / 168
-    return out
-
-
-@numba.njit(cache=True)
-def trailing_quantiles(x: Float64Array2D, length: int, minimum: int, levels: npt.NDArray[np.float64]) -> Float64Array3D:
-    """Quantiles (linear interpolation) of the finite values among the last ``length`` hours: (n_levels, n, hours).
-
-    NaN with fewer than ``minimum`` finite values. The window is kept sorted, so a step costs one search and one shift.
-    """
-    n, hours = x.shape
-    out = np.full((len(levels), n, hours), np.nan)
-    window = np.empty(length + 1)
-    for i in range(n):
-        size = 0
-        for t in range(hours):
-            value = x[i, t]
-            comes = not math.isnan(value)
-            leaves = t >= length and not math.isnan(x[i, t - length])
-            # The place that falls vacant, and the one that the value will take among those that stay.
-            vacant = np.searchsorted(window[:size], x[i, t - length]) if leaves else size
-            at = np.searchsorted(window[:size], value) if comes else size
-            size += int(comes) - int(leaves)
-            if at > vacant:
-                at -= int(leaves)
-                for s in range(vacant, at):
-                    window[s] = window[s + 1]
-            else:
-                for s in range(vacant, at, -1):
-                    window[s] = window[s - 1]
-            if comes:
-                window[at] = value
-            if size >= minimum:
-                for q in range(len(levels)):
-                    position = levels[q] * (size - 1)
-                    low = math.floor(position)
-                    high = min(low + 1, size - 1)
-                    out[q, i, t] = window[low] + (position - low) * (window[high] - window[low])
     return out
