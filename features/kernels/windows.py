@@ -270,6 +270,7 @@ def window_sd(x: Float64Array2D, length: int, coverage: float, first_hour: int, 
     for i in range(n):
         _day_moments(x[i], x[i], first_hour, head, tail)
         _whole_days(head, spans, whole)
+        # As in window_pair, written out: a function that both call is not inlined, and makes either several times slower.
         for t in range(first, hours):
             begin, k = oldest[t - first], span[t - first]
             if k >= 0:

@@ -104,8 +104,8 @@ def drift(document: Mapping[str, Any]) -> str:
     quarters = sorted({quarter for row in told for quarter in row["quarters"]})
     head = ["feature", "reference until", *quarters, "largest month", "index"]
     body = [
-        [row["feature"], _text(row["reference_until"]), *(_moved(row["quarters"].get(q)) for q in quarters),
-         _text(row["worst_month"]), _moved(row["worst"])]
+        [row["feature"], _text(row["reference_until"]), *(number(row["quarters"].get(q), 2) for q in quarters),
+         _text(row["worst_month"]), number(row["worst"], 2)]
         for row in told
     ]  # fmt: skip
     return table(
@@ -155,7 +155,3 @@ def _share(value: float | None, *, signed: bool = True) -> Cell:
 
 def _better(row: Mapping[str, Any], name: str) -> Cell:
     return Cell("–" if row[name] is None else f"{row[f'{name}_better']} of {row[f'{name}_symbols']}", None, "n")
-
-
-def _moved(index: float | None) -> Cell:
-    return number(index, 2)
