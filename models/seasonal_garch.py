@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from models.garch import GARCH
-from models.garch.kernel import initial_state
+from models.garch import GARCH, fit_many
+from models.garch.recursion import initial_state
 from models.members import Member, require
 
 __all__ = ["SeasonalGARCH"]
@@ -48,55 +48,42 @@ class SeasonalGARCH(Member):
     def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
         series = _hourly(X)
         oldest = max(s.index[-1] for s in series.values()) - pd.Timedelta(days=self.window_days)
-        self.params_: dict[str, Array] = {}
-        self.certified_: dict[str, bool] = {}
-        fitted: dict[str, Array] = {}
-        for symbol, returns in series.items():
-            recent = returns[returns.index > oldest].to_numpy()
-            params = self._parameters(recent)
-            self.certified_[symbol] = params is not None
-            if params is not None:
-                fitted[symbol] = params
-        if not fitted:
+        recent = {name: _from_first(own[own.index > oldest]) for name, own in series.items()}
+        own = self._own_parameters({name: known.to_numpy() for name, known in recent.items()})
+        if not own:
             raise DataInvalid(
                 "model 'garch': no symbol has 30 days of returns that a variance can be fitted to; import more history"
             )
-        self.pooled_ = np.median(np.stack(list(fitted.values())), axis=0)
-        self.filters_: dict[str, Array] = {}
-        self.last_: dict[str, pd.Timestamp] = {}
-        for symbol, returns in series.items():
-            recent = returns[returns.index > oldest]
-            self.params_[symbol] = fitted.get(symbol, self.pooled_)
-            if np.isfinite(recent.to_numpy()).any():
-                self.filters_[symbol] = self._spec().fix(self.params_[symbol], recent.to_numpy()).state_
-                self.last_[symbol] = recent.index[-1]
+        self.pooled_ = np.median(np.stack(list(own.values())), axis=0)
+        self.certified_ = {name: name in own for name in recent}
+        self.params_ = {name: own.get(name, self.pooled_) for name in recent}
+        standing = {name: known for name, known in recent.items() if len(known)}
+        self.filters_ = {
+            name: self._spec().fix(self.params_[name], known.to_numpy()).state_ for name, known in standing.items()
+        }
+        self.last_ = {name: known.index[-1] for name, known in standing.items()}
 
-    def _parameters(self, returns: Array) -> Array | None:
-        """Maximum-likelihood parameters, or None where there are none to trust."""
-        if np.isfinite(returns).sum() < MINIMUM_RETURNS:
-            return None
-        try:
-            model = self._spec().fit(returns)
-        except DataInvalid:
-            return None
-        # Persistence at one drifts by omega an hour, which three days of forecasts bear; anything else uncertified is refused.
-        sound = model.certificate_.converged and model.certificate_.persistence <= 1 + 1e-6
-        return np.asarray(model.params_, dtype=np.float64) if sound else None
+    def _own_parameters(self, recent: dict[str, Array]) -> dict[str, Array]:
+        """Maximum-likelihood parameters of the symbols that have trustworthy ones, all fitted in one batch."""
+        old = {name: known for name, known in recent.items() if np.isfinite(known).sum() >= MINIMUM_RETURNS}
+        rows = np.full((len(old), max(map(len, old.values()), default=0)), np.nan)
+        for row, known in zip(rows, old.values(), strict=True):
+            row[: len(known)] = known
+        params, _, certificates = fit_many(rows, self._spec())
+        # Persistence at one drifts by omega an hour, which three days of forecasts bear: convergence is enough.
+        return {name: params[i] for i, name in enumerate(old) if certificates[i].converged}
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
-        horizons = np.array(self.horizons_)
-        season = np.exp(require(X, [f"log_season_ahead_{h}h" for h in self.horizons_], "garch"))
-        out = np.full((len(X), len(horizons)), np.nan)
-        symbols = X.index.get_level_values("symbol")
+        season = require(X, [f"log_season_ahead_{h}h" for h in self.horizons_], "garch")
+        out = np.full((len(X), len(self.horizons_)), np.nan)
+        rows = X.groupby(level="symbol", sort=False).indices
+        origins = X.index.get_level_values("origin")
         for symbol, returns in _hourly(X).items():
-            rows = np.flatnonzero(symbols == symbol)
             model, path = self._standing(symbol, returns)
-            after = pd.Series(model.advance(path.to_numpy()), index=path.index)
-            origins = X.index.get_level_values("origin")[rows]
-            ahead = model.propagate(after.reindex(origins).to_numpy(), int(horizons.max()))
+            after = pd.Series(model.advance(path.to_numpy()), index=path.index).reindex(origins[rows[symbol]])
             # Within a horizon the variance moves slowly against the season: mean variance times summed season.
-            mean = np.cumsum(ahead, axis=1)[:, horizons - 1] / horizons
-            out[rows] = np.log(mean * season[rows])
+            mean = model.cumulated(after.to_numpy(), self.horizons_) / self.horizons_
+            out[rows[symbol]] = np.log(mean) + season[rows[symbol]]
         return out
 
     def _standing(self, symbol: str, returns: pd.Series) -> tuple[GARCH, pd.Series]:
@@ -108,8 +95,8 @@ class SeasonalGARCH(Member):
             model.advance(np.full(len(missing), np.nan))
             return model, returns
         # Rows before the first return stay without a forecast: a scale from later rows would look ahead.
-        known = returns[returns.first_valid_index() :]
-        scale = float(known.iloc[0]) ** 2 or FIRST_VARIANCE
+        known = _from_first(returns)
+        scale = float(known.iloc[0]) ** 2 or FIRST_VARIANCE if len(known) else np.nan
         return self._spec().resume(params, initial_state(scale, 1)), known
 
     def state(self) -> dict[str, Any]:
@@ -145,3 +132,9 @@ def _hourly(X: pd.DataFrame) -> dict[str, pd.Series]:
         own = own.droplevel("symbol")
         out[str(symbol)] = own.reindex(pd.date_range(own.index[0], own.index[-1], freq="h"))
     return out
+
+
+def _from_first(returns: pd.Series) -> pd.Series:
+    """From the first known return on; empty where there is none."""
+    known = np.flatnonzero(returns.notna())
+    return returns.iloc[known[0] if len(known) else len(returns) :]

@@ -1,65 +1,58 @@
-"""Maximum likelihood for the GARCH family: several starts, exact gradients, a certificate of the result.
-
-Likelihoods of the family have ridges and poor local optima, on which a single start reports success. So the
-optimum is sought from several starting points by sequential quadratic programming (SLSQP) under the linear
-constraints of the model, with the exact gradient of ``models.garch.kernel.score``. A fit without an earlier
-optimum to start from asks ``arch`` for a second opinion, by its own likelihood and optimiser; the higher
-likelihood wins. Returns are expected at unit variance: all tolerances here are relative to that scale.
-"""
+"""Fits of many series: refuse the hopeless, climb from the earlier optimum or from a grid, certify the result."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, overload
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
 
-from models.garch.likelihood import Likelihood
+from models.garch.newton import Climbs, Series, climb
+from models.garch.specification import Specification, working
 
-__all__ = ["Certificate", "maximise"]
+__all__ = ["Certificate", "Certificates", "Fits", "first_variance", "fit_series"]
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-# (sum of alpha, sum of gamma, persistence, degrees of freedom)
-GRID: Final = (
-    (0.05, 0.00, 0.980, 8.0),
-    (0.10, 0.00, 0.980, 4.0),
-    (0.02, 0.04, 0.995, 6.0),
-    (0.05, 0.10, 0.950, 5.0),
-    (0.20, 0.00, 0.900, 4.0),
-)
-# Relative to the mean log-likelihood; the rough one is enough to tell optima and models apart.
-TOLERANCE: Final = 1e-11
-ROUGH: Final = 1e-8
-MAX_ITERATIONS: Final = 300
-# Per observation and unit-variance return; beyond it an optimum is not taken for one.
-MAX_GRADIENT: Final = 1e-4
-ACTIVE: Final = 1e-6
-# A tail cap of 500 instead of infinity costs a fraction of a nat on Gaussian returns.
+MIN_OBSERVATIONS: Final = 100
+# A spread below this share of the largest return is rounding, not variance.
+FLAT: Final = 1e-10
+# The variance before the sample, as in arch: exponentially weighted over the first returns.
+BACKCAST_LENGTH: Final = 75
+BACKCAST_DECAY: Final = 0.94
+# Nats that one more Newton step promises, and the downward curvature that rounding leaves on a ridge; beyond them an
+# optimum is not taken for one.
+MAX_DECREMENT: Final = 1e-5
+MAX_DESCENT: Final = 1e-6
+EDGE: Final = 1e-6
+# Nats by which a fit must not lie below the constant-variance model within it.
 NESTED_MARGIN: Final = 1.0
-# Two likelihoods nearer than this many nats are the same optimum.
-SAME_OPTIMUM: Final = 1e-3
 
 
 @dataclass(frozen=True)
 class Certificate:
     """What is known of a fit.
 
-    ``gradient_norm`` is the largest component of the gradient of the mean log-likelihood (unit-variance
-    returns; omega and degrees of freedom by their logs) that no active constraint holds: the residual of the
-    Karush-Kuhn-Tucker conditions. ``at_bound``: some bound or constraint is active. ``method`` is ``warm``
-    (from the given start), ``multi-start``, or ``arch`` where its optimum was the better one; ``refused``
-    where no fit was tried. ``reason`` is empty, or says why the fit must not be used.
+    ``gradient_norm``: the largest component of the gradient of the mean log-likelihood (unit-variance returns; omega and
+    degrees of freedom by their logs) that no active constraint holds, the residual of the Karush-Kuhn-Tucker conditions.
+    ``decrement``: nats that one more Newton step promises. ``curvature``: the smallest pivot of the exact Hessian on the
+    free directions relative to its diagonal: one for parameters that do not hang together, near zero on a ridge, not
+    positive where the point is no maximum. ``at_bound``: some constraint is active; ``bounds`` names those. ``method``:
+    ``warm`` (from the given start), ``multi-start``, or ``refused`` where no fit was tried. ``reason`` is empty, or says
+    why the fit must not be used.
     """
 
     converged: bool
     gradient_norm: float
+    decrement: float
+    curvature: float
     at_bound: bool
+    bounds: tuple[str, ...]
     method: str
     starts: int
     persistence: float
@@ -67,8 +60,8 @@ class Certificate:
 
     @classmethod
     def refused(cls, reason: str) -> Certificate:
-        """Return the certificate of a series that no fit was tried on."""
-        return cls(False, math.nan, False, "refused", 0, math.nan, reason)
+        """The certificate of a series that no fit was tried on."""
+        return cls(False, math.nan, math.nan, math.nan, False, (), "refused", 0, math.nan, reason)
 
     @property
     def certified(self) -> bool:
@@ -76,133 +69,270 @@ class Certificate:
         return self.converged and not self.reason
 
 
-def _climb(likelihood: Likelihood, theta: Array, tolerance: float = TOLERANCE) -> Array:
-    """Return the local optimum that SLSQP reaches from ``theta``."""
-    rows, limits = likelihood.constraints
-    settings: dict[str, Any] = {
-        "method": "SLSQP",
-        "bounds": likelihood.bounds,
-        "constraints": {"type": "ineq", "fun": lambda x: rows @ x - limits, "jac": lambda _: rows},
-        "options": {"ftol": tolerance, "maxiter": MAX_ITERATIONS},
-    }
-    result = minimize(likelihood.loss, theta, jac=True, **settings)
-    return likelihood.feasible(np.asarray(result.x))
+@dataclass(frozen=True)
+class Fits:
+    """Fits of n series in the units of their returns: ``parameters`` (n, size), NaN where refused; ``value`` (n,) nats;
+    ``backcast`` (n,), the variance before the first return."""
+
+    parameters: Array
+    value: Array
+    backcast: Array
+    certificates: Certificates
 
 
-def _stationarity(likelihood: Likelihood, theta: Array) -> tuple[float, bool]:
-    """Return the residual of the Karush-Kuhn-Tucker conditions, and whether any constraint is active."""
-    rows, limits = likelihood.constraints
-    unit = np.eye(theta.size)
-    low, high = np.array(likelihood.bounds).T
-    normals = np.vstack(
-        [unit[theta - low < ACTIVE], -unit[high - theta < ACTIVE], rows[rows @ theta - limits < ACTIVE]]
-    )
-    gradient = likelihood.loss(theta)[1]
-    if not normals.size:
-        return float(np.abs(gradient).max()), False
-    multipliers, _ = nnls(normals.T, gradient)
-    return float(np.abs(gradient - normals.T @ multipliers).max()), True
+class Certificates(Sequence[Certificate]):
+    """One certificate a series, made when it is asked for."""
+
+    def __init__(
+        self, spec: Specification, climbs: Climbs, warm: NDArray[np.bool_], starts: Integers, present: Integers,
+        refusals: dict[int, str],
+    ) -> None:  # fmt: skip
+        self._spec = spec
+        self._climbs = climbs
+        self._converged = _converged(climbs)
+        self._warm = warm
+        self._starts = starts
+        self._present = present
+        self._refusals = refusals
+
+    def __len__(self) -> int:
+        return len(self._climbs.value)
+
+    @overload
+    def __getitem__(self, i: int) -> Certificate: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Certificate]: ...
+
+    def __getitem__(self, i: int | slice) -> Certificate | list[Certificate]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        if i in self._refusals:
+            return Certificate.refused(self._refusals[i])
+        spec, climbs = self._spec, self._climbs
+        bounds = tuple(_active(spec, int(climbs.face[i])))
+        converged = bool(self._converged[i])
+        persistence = float(spec.persistence @ climbs.x[i])
+        constant = -0.5 * self._present[i] * (math.log(2.0 * math.pi) + 1.0)
+        # Regressors can carry the whole variance: then nothing is wrong with an omega of next to zero.
+        edges = {"omega high", "tail high"} | ({"omega low"} if not spec.exogenous else set())
+        checks = [
+            (not converged, f"the optimiser stopped off the optimum ({climbs.decrement[i]:.1e} nats below it)"),
+            (persistence >= 1.0 - EDGE, f"not covariance stationary (persistence {persistence:.6f})"),
+            (bool(edges & set(bounds)), "omega or the degrees of freedom lie on the edge of their range"),
+            (climbs.value[i] < constant - NESTED_MARGIN, "the likelihood is below that of a constant variance"),
+        ]  # fmt: skip
+        return Certificate(
+            converged, float(climbs.gradient[i]), float(climbs.decrement[i]), float(climbs.curvature[i]), bool(bounds), bounds,
+            "warm" if self._warm[i] else "multi-start", int(self._starts[i]), persistence,
+            "; ".join(message for failed, message in checks if failed),
+        )  # fmt: skip
 
 
-def _best(likelihood: Likelihood, candidates: Iterable[Array]) -> Array:
-    return min(candidates, key=lambda theta: likelihood.loss(theta)[0])
+def fit_series(spec: Specification, returns: Array, regressors: Array, previous: Array | None) -> Fits:
+    """Fit each row of ``returns`` (n, T), NaN where missing; ``regressors`` (n, T, exogenous) as the variance sees them.
 
-
-def _ask_arch(likelihood: Likelihood, starts: Sequence[Array | None]) -> list[Array]:
-    """Return the optima that ``arch`` reaches from ``starts``; None stands for its own starting values.
-
-    ``arch`` knows no missing returns, so it is shown the series without them.
+    ``previous`` (n, size), in the units of the returns, takes earlier parameters; a row with NaN there starts cold. A
+    climb from an earlier optimum is trusted where it ends on one that no vanishing shock or feedback term leaves
+    undetermined; anything else goes through the grid as well, and the higher likelihood wins.
     """
-    from arch import arch_model
-    from threadpoolctl import threadpool_limits
-
-    density: Any = likelihood.dist
-    model = arch_model(
-        likelihood.returns[np.isfinite(likelihood.returns)],
-        mean="Constant" if likelihood.first else "Zero",
-        p=likelihood.p,
-        o=likelihood.o,
-        q=likelihood.q,
-        dist=density,
-        rescale=False,
+    n = len(returns)
+    scaled, centre, scale, present, backcast, gaps, verdict = _standardise(
+        returns, bool(spec.first), MIN_OBSERVATIONS, FLAT, BACKCAST_LENGTH, BACKCAST_DECAY
     )
-    optima = []
-    for theta in starts:
-        values = None if theta is None else likelihood.natural(theta)
-        # One BLAS thread, because arch's bytes depend on their number.
-        with threadpool_limits(limits=1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what arch warns of is judged by our own certificate
-            result = model.fit(disp="off", show_warning=False, starting_values=values)
-        parameters = np.asarray(result.params, dtype=np.float64)
-        if np.isfinite(parameters).all():
-            optima.append(likelihood.feasible(likelihood.theta(parameters)))
-    return optima
+    refusals = _refusals(returns, present, verdict) | _bad_regressors(regressors)
+    sound = np.ones(n, dtype=np.bool_)
+    sound[list(refusals)] = False
+    level = np.ones((n, spec.exogenous))
+    if spec.exogenous:
+        level[sound] = regressors[sound].mean(axis=1)
+    best = Climbs.nothing(n, spec.size)
+    warm, starts = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
+    for holes in (False, True):
+        own = np.flatnonzero(sound & (gaps == holes))
+        if own.size:
+            series = Series(scaled[own], regressors[own] / level[own, None, :], present[own], backcast[own], holes)
+            given = None if previous is None else _standard(spec, previous[own], centre[own], scale[own], level[own])
+            found, warm[own], starts[own] = _search(spec, series, given)
+            best.put(own, found)
+    for i in map(int, np.flatnonzero(sound & ~np.isfinite(best.value))):
+        refusals[i] = "no start has a finite likelihood: returns this far apart have no variance model; check the feed"
+        sound[i] = False
+    parameters = _natural(spec, best.x, centre, scale, level)
+    value = np.where(sound, best.value - present * np.log(scale), math.nan)
+    certificates = Certificates(spec, best, warm, starts, present, refusals)
+    return Fits(parameters, value, backcast * scale**2, certificates)
 
 
-def maximise(likelihood: Likelihood, previous: Array | None) -> tuple[Array, Certificate]:
-    """Return the best parameters found, unit-variance returns, and their certificate.
+def first_variance(returns: Array, centred: bool) -> float:
+    """The variance before the sample: exponentially weighted over the first returns (T,) present, as in arch."""
+    present = returns[np.isfinite(returns)]
+    deviations = present - present.mean() if centred else present
+    residuals = deviations[:BACKCAST_LENGTH]
+    weights = BACKCAST_DECAY ** np.arange(residuals.size)
+    if not residuals.size:
+        return math.nan
+    # A market that stood still at first says nothing about the variance before.
+    return float(np.sum(residuals**2 * (weights / weights.sum()))) or float(np.mean(deviations**2))
 
-    With ``previous`` (an earlier optimum) two climbs are made, from there and from the best point of the
-    grid. Where they disagree, or the result is no optimum, or without ``previous``, the whole grid is climbed
-    and ``arch`` is asked, from its own start and from the best point so far; from every start if still in
-    doubt.
-    """
-    grid = [likelihood.start(*point) for point in GRID]
+
+def _search(spec: Specification, series: Series, previous: Array | None) -> tuple[Climbs, NDArray[np.bool_], Integers]:
+    """The best climbs of each series, whether they came from the earlier optimum, and how many starts were climbed."""
+    n = len(series.present)
+    best = Climbs.nothing(n, spec.size)
+    warm, climbed = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     if previous is not None:
-        given = likelihood.feasible(likelihood.theta(previous))
-        warm = _climb(likelihood, given)
-        probe = _climb(likelihood, _best(likelihood, grid), ROUGH)
-        same = likelihood.total(probe) <= likelihood.total(warm) + SAME_OPTIMUM
-        if same and _stationarity(likelihood, warm)[0] <= MAX_GRADIENT:
-            return likelihood.natural(warm), _certify(likelihood, warm, "warm", 2)
-        grid.append(given)
-    own = _best(likelihood, [_climb(likelihood, theta) for theta in grid])
-    doubtful = _stationarity(likelihood, own)[0] > MAX_GRADIENT
-    asked: list[Array | None] = [None, own, *(grid if doubtful else [])]
-    theirs = _ask_arch(likelihood, asked)
-    best = _best(likelihood, [own, *theirs])
-    method = "multi-start"
-    if likelihood.total(best) > likelihood.total(own) + SAME_OPTIMUM:
-        own, method = _best(likelihood, [best, _climb(likelihood, best)]), "arch"
-    return likelihood.natural(own), _certify(likelihood, own, method, len(grid) + len(asked))
+        known = np.flatnonzero(np.isfinite(previous).all(axis=1))
+        best.put(known, climb(spec, series, spec.feasible(previous[known]), known))
+        warm, climbed[known] = _trusted(spec, best), 1
+    cold = np.flatnonzero(~warm)
+    if not cold.size:
+        return best, warm, climbed
+    grid = spec.feasible(spec.starts)
+    for points in (grid[: spec.leading], grid[spec.leading :]):
+        found = climb(spec, series, np.tile(points, (cold.size, 1)), np.repeat(cold, len(points)))
+        winner = np.argmax(found.value.reshape(cold.size, len(points)), axis=1) + np.arange(cold.size) * len(points)
+        better = found.value[winner] > best.value[cold]
+        best.put(cold[better], found.take(winner[better]))
+        climbed[cold] += len(points)
+        cold = cold[~_converged(best)[cold]]
+        if not cold.size:
+            break
+    return best, warm, climbed
 
 
-def _certify(likelihood: Likelihood, theta: Array, method: str, starts: int) -> Certificate:
-    norm, at_bound = _stationarity(likelihood, theta)
-    converged = bool(norm <= MAX_GRADIENT)
-    persistence = float(likelihood.persistence_weights @ theta)
-    checks: list[tuple[bool, str]] = [
-        (not converged, f"the optimiser stopped off the optimum (gradient {norm:.1e})"),
-        (persistence >= 1.0 - ACTIVE, f"not covariance stationary (persistence {persistence:.6f})"),
-        (_on_edge(likelihood, theta), "omega or the degrees of freedom lie on the edge of their range"),
-        (_below_nested(likelihood, theta), "the likelihood is below that of a simpler nested model"),
-    ]
-    reason = "; ".join(message for failed, message in checks if failed)
-    return Certificate(converged, norm, at_bound, method, starts, persistence, reason)
+def _converged(climbs: Climbs) -> NDArray[np.bool_]:
+    top = (climbs.decrement < MAX_DECREMENT) & (climbs.curvature > -MAX_DESCENT)
+    return np.asarray(top & np.isfinite(climbs.value))
 
 
-def _on_edge(likelihood: Likelihood, theta: Array) -> bool:
-    """Whether omega has run to either bound, or the tail to infinite variance; a normal tail is no fault."""
-    low, high = np.array(likelihood.bounds).T
-    omega = likelihood.first
-    edges = [theta[k] - low[k] < ACTIVE for k in likelihood.logs]
-    return any(edges) or bool(high[omega] - theta[omega] < ACTIVE)
+def _trusted(spec: Specification, climbs: Climbs) -> NDArray[np.bool_]:
+    """Whether a climb from an earlier optimum needs no second look: where a shock or feedback term is zero, other
+    parameters are not determined and there may be a better optimum far off."""
+    low = sum(1 << i for i in range(spec.first + 1, spec.dynamics))
+    return np.asarray(_converged(climbs) & ((climbs.face >> int(spec.targeting)) & low == 0))
 
 
-def _nested(likelihood: Likelihood, theta: Array) -> Iterator[tuple[Likelihood, Array]]:
-    """Yield the simpler models within this one, each with a starting point from ``theta``."""
-    gamma = likelihood.first + 1 + likelihood.p
-    if likelihood.o and likelihood.p:
-        symmetric = replace(likelihood, o=0)
-        yield symmetric, symmetric.feasible(np.delete(theta, slice(gamma, gamma + likelihood.o)))
-    if likelihood.dist != "normal":
-        gaussian = replace(likelihood, dist="normal")
-        yield gaussian, gaussian.feasible(theta[: len(gaussian.bounds)])
+def _natural(spec: Specification, x: Array, centre: Array, scale: Array, level: Array) -> Array:
+    """Parameters (n, size) in the units of the returns, of working ones of unit-variance returns."""
+    out = working(spec, x)
+    omega, weights = spec.first, slice(spec.dynamics - spec.exogenous, spec.dynamics)
+    out[:, :omega] = centre[:, None] + scale[:, None] * out[:, :omega]
+    if spec.logarithmic:
+        out[:, omega] += 2.0 * np.log(scale) * (1.0 - out @ spec.persistence)
+    else:
+        out[:, omega] *= scale**2
+        out[:, weights] *= (scale**2)[:, None] / level
+    return out
 
 
-def _below_nested(likelihood: Likelihood, theta: Array) -> bool:
-    present = likelihood.returns[np.isfinite(likelihood.returns)]
-    variance = float(np.mean((present - present.mean() * likelihood.first) ** 2))
-    constant = -0.5 * present.size * (math.log(2.0 * math.pi * variance) + 1.0)
-    simpler = [inner.total(_climb(inner, start, ROUGH)) for inner, start in _nested(likelihood, theta)]
-    return likelihood.total(theta) < max(constant, *simpler, -math.inf) - NESTED_MARGIN
+def _standard(spec: Specification, parameters: Array, centre: Array, scale: Array, level: Array) -> Array:
+    """The inverse of ``_natural``."""
+    x = np.array(parameters, dtype=np.float64)
+    omega, weights = spec.first, slice(spec.dynamics - spec.exogenous, spec.dynamics)
+    x[:, :omega] = (x[:, :omega] - centre[:, None]) / scale[:, None]
+    if spec.logarithmic:
+        x[:, omega] -= 2.0 * np.log(scale) * (1.0 - x @ spec.persistence)
+    else:
+        x[:, omega] /= scale**2
+        x[:, weights] *= level / (scale**2)[:, None]
+    return working(spec, x)
+
+
+@njit(cache=True)
+def _standardise(
+    returns: Any, centred: bool, least: int, flat: float, length: int, decay: float
+) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
+    """Returns of unit variance (n, T), their centre (zero unless ``centred``), scale, number present, backcast, whether
+    there are gaps, and a verdict: 0 sound, 1 infinite, 2 too few, 3 flat, 4 out of range."""
+    n, steps = returns.shape
+    out = np.empty((n, steps))
+    centre, scale, backcast = np.zeros(n), np.ones(n), np.ones(n)
+    present, verdict = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    gaps = np.zeros(n, dtype=np.bool_)
+    for i in range(n):
+        total, low, high, count, last = 0.0, np.inf, -np.inf, 0, -1
+        for t in range(steps):
+            r = returns[i, t]
+            if not math.isnan(r):
+                total += r
+                low, high = min(low, r), max(high, r)
+                count += 1
+                last = t
+        present[i] = count
+        gaps[i] = count < last + 1
+        if (math.isinf(low) and count) or (math.isinf(high) and count):
+            verdict[i] = 1
+        elif count < least:
+            verdict[i] = 2
+        elif high - low <= flat * max(abs(low), abs(high)):
+            verdict[i] = 3
+        elif not 1e-100 < high - low < 1e100:
+            verdict[i] = 4
+        if verdict[i]:
+            out[i] = np.nan
+            continue
+        mean = total / count if centred else 0.0
+        squares = 0.0
+        for t in range(last + 1):
+            r = returns[i, t]
+            if not math.isnan(r):
+                squares += (r - mean) * (r - mean)
+        centre[i], scale[i] = mean, math.sqrt(squares / count)
+        weight, weights, before, seen = 1.0, 0.0, 0.0, 0
+        for t in range(steps):
+            r = returns[i, t]
+            out[i, t] = (r - mean) / scale[i]
+            if seen < length and not math.isnan(r):
+                before += weight * ((r - mean) / scale[i]) ** 2
+                weights += weight
+                weight *= decay
+                seen += 1
+        backcast[i] = before / weights
+        if not backcast[i] > 0.0:
+            backcast[i] = 1.0  # a market that stood still at first says nothing about the variance before
+    return out, centre, scale, present, backcast, gaps, verdict
+
+
+def _refusals(returns: Array, present: Integers, verdict: Integers) -> dict[int, str]:
+    """Why a series cannot be fitted, by its row."""
+    out = {}
+    for i in map(int, np.flatnonzero(verdict)):
+        row = returns[i]
+        out[i] = {
+            1: f"returns[{int(np.flatnonzero(np.isinf(row))[0]) if np.isinf(row).any() else 0}] is infinite: a price of "
+            "zero? Pass NaN where the price is missing",
+            2: f"{present[i]} returns of {row.size} are present: a fit needs at least {MIN_OBSERVATIONS}",
+            3: f"all {present[i]} returns equal {row[np.isfinite(row)][0] if present[i] else 0:g}: a flat series has no "
+            "variance to model; check the feed, or leave the symbol out",
+            4: "the returns' spread is not between 1e-100 and 1e100, and their squares are no numbers: give them in other "
+            "units",
+        }[int(verdict[i])]
+    return out
+
+
+def _bad_regressors(regressors: Array) -> dict[int, str]:
+    """Why the regressors of a series cannot drive a variance, by its row."""
+    out = {}
+    wrong = ~(np.isfinite(regressors) & (regressors >= 0.0)).all(axis=1) | ~(regressors.sum(axis=1) > 0.0)
+    for i in map(int, np.flatnonzero(wrong.any(axis=1))):
+        column = int(np.flatnonzero(wrong[i])[0])
+        out[i] = (
+            f"exogenous column {column} is missing, negative or infinite somewhere, or zero throughout: a variance needs "
+            "regressors >= 0; transform the column, or fill what is missing"
+        )
+    return out
+
+
+def _active(spec: Specification, face: int) -> Iterator[str]:
+    """Names of the constraints whose bits are set."""
+    face >>= int(spec.targeting)
+    # The tail is held as 1 / degrees of freedom, so its lower bound is a normal tail and its upper one infinite variance.
+    names = ["tail" if i == spec.dynamics else name for i, name in enumerate(spec.names)]
+    labels = [f"{name} {end}" for end in ("low", "high") for name in names]
+    labels += [f"alpha[{i + 1}] + gamma[{i + 1}] = 0" for i in range(min(spec.p, spec.o)) if not spec.logarithmic]
+    labels += ["persistence"]
+    for i, label in enumerate(labels):
+        if face >> i & 1:
+            yield label
