@@ -1,0 +1,1 @@
+"""Hidden states of the market: causal filters for regimes and change points."""
