@@ -51,6 +51,10 @@ Overrides: TypeAlias = Annotated[
 Instant: TypeAlias = Annotated[
     str | None, Option("--as-of", metavar="T", help="ISO date or instant, UTC; default: the newest data.")
 ]
+Jobs: TypeAlias = Annotated[int | None, Option("--jobs", min=1, help="Processes; default: one a core.")]
+EngineName: TypeAlias = Annotated[
+    str | None, Option("--engine", metavar="loky|dask://HOST:PORT", help="Where it is computed; default: this machine.")
+]
 Forecasts: TypeAlias = Annotated[
     Path | None, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
 ]
@@ -103,13 +107,17 @@ def run(
     config: Annotated[Path, Argument(metavar="CONFIG", help="TOML file of the run.")],
     store: StoreDir = None,
     out: Annotated[Path | None, Option("--out", metavar="DIR", help="Default: data.out of CONFIG.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
     overrides: Overrides = None,
 ) -> Result:
     """The whole product on your own data."""
     from forecaster.commands.evaluation import run as perform
 
     with _progress(context) as progress:
-        return perform(config, store, out, overrides=overrides or (), progress=progress)
+        return perform(
+            config, store, out, jobs=jobs, engine=engine, overrides=overrides or (), progress=progress
+        )  # fmt: skip
 
 
 @data.command("import", epilog=EPILOG)
@@ -202,7 +210,8 @@ def features_report(
     ] = None,
     families: Annotated[bool, Option("--families", help="Also add and remove every single family.")] = False,
     out: Annotated[Path, Option("--out", metavar="DIR", help="Where the results go.")] = Path("features-report"),
-    jobs: Annotated[int | None, Option("--jobs", min=1, help="Processes; default: one a core.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
     overrides: Overrides = None,
 ) -> Result:
     """Coverage, drift, redundancy; worth out of sample; resumes."""
@@ -211,7 +220,7 @@ def features_report(
     with _progress(context) as progress:
         return perform(
             store, start=start, end=end, out=out, symbols=_listed(symbols), horizons=horizons, focus=focus,
-            by_family=families, jobs=jobs, overrides=overrides or (), progress=progress,
+            by_family=families, jobs=jobs, engine=engine, overrides=overrides or (), progress=progress,
         )  # fmt: skip
 
 
@@ -225,7 +234,8 @@ def evaluate(
     symbols: Annotated[str, Option("--symbols", metavar="A,B", help="Symbols written; default: all.")] = "",
     horizons: Annotated[str | None, Option("--horizons", metavar="1,4,24", help="Hours ahead.")] = None,
     out: Annotated[Path | None, Option("--out", metavar="DIR", help="Where the results go.")] = None,
-    jobs: Annotated[int | None, Option("--jobs", min=1, help="Processes; default: one a core.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
     overrides: Overrides = None,
 ) -> Result:
     """Out-of-sample forecasts and scores; resumes."""
@@ -234,7 +244,7 @@ def evaluate(
     with _progress(context) as progress:
         return perform(
             config, store, start=start, end=end, symbols=_listed(symbols), horizons=horizons, out=out,
-            jobs=jobs, overrides=overrides or (), progress=progress,
+            jobs=jobs, engine=engine, overrides=overrides or (), progress=progress,
         )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ class Data(_Section):
 class Execution(_Section):
     """How a run is computed; no result depends on it. Not part of the hash."""
 
-    engine: Literal["joblib", "sequential"] = "joblib"
+    engine: Name = "loky"
     workers: PositiveInt | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +23,8 @@ from forecaster.settings import Settings
 from forecaster.terminal import Progress
 from models.table import read_parquet
 from training.config import UNHASHED, RunConfig
+from training.costs import Costs, Meter
+from training.engine import Engine
 from training.evaluation import HISTORY_BEFORE_FIRST_FOLD, Evaluation
 from training.evaluation import evaluate as walk_forward
 from training.scorecard import SCORED_COLUMNS
@@ -44,11 +46,12 @@ class Evaluated:
     """Out-of-sample forecasts, their scores, the margins they give, and the report on all of it.
 
     ``facts``: what the report says beside the numbers. ``schedule`` and ``margins`` (policies compared, as
-    ``forecaster.policy.compare`` gives them) are None without forecasts of 24 h.
+    ``forecaster.policy.compare`` gives them) are None without forecasts of 24 h. ``costs``: of all of it.
     """
 
     evaluation: Evaluation
     facts: Mapping[str, Any]
+    costs: Costs
     schedule: Schedule | None = None
     margins: pd.DataFrame | None = None
 
@@ -68,6 +71,7 @@ class Evaluated:
             "rows": pq.read_metadata(self.evaluation.path).num_rows,
             "mean_scores": [row for row in self.evaluation.scores["scores"] if row["symbol"] == "*"],
             "margins": json.loads(margins),
+            "costs": asdict(self.costs),
         }
 
     def summary(self) -> str:
@@ -81,7 +85,7 @@ class Evaluated:
             ]
         if self.schedule is not None:
             parts.append(self.schedule.summary())
-        return "\n".join([*parts, f"report: {self.out / 'report.html'}"])
+        return "\n".join([*parts, self.costs.summary(), f"report: {self.out / 'report.html'}"])
 
 
 @dataclass(frozen=True)
@@ -95,37 +99,40 @@ class Job:
     symbols: tuple[str, ...] | None
     out: Path
     environment: Settings
-    jobs: int
+    engine: Engine
 
     def perform(self, progress: Progress | None = None, more: Facts | None = None) -> Evaluated:
         """Evaluate, set margins, write the report, and mirror all of it to the tracking store.
 
         ``more`` gives further facts of the finished evaluation for the report.
         """
-        runs = inputs.tracking(self.config, self.environment)
+        meter, runs = Meter(), inputs.tracking(self.config, self.environment)
         with runs.run(self.config.name, run_key=self._key(), tags={"kind": "evaluation"}) as tracked:
             tracked.params(self._params())
             evaluation = walk_forward(
                 self.market, self.config, start=self.start, end=self.end, out=self.out,
-                symbols=self.symbols, jobs=self.jobs, progress=progress,
+                symbols=self.symbols, engine=self.engine, progress=progress, meter=meter,
             )  # fmt: skip
-            evaluated = self._judged(evaluation, {} if more is None else more(evaluation))
-            _report(evaluated)
+            with meter.stage("margins"):
+                schedule, margins = self._margins(evaluation)
+            with meter.stage("report"):
+                facts = {} if more is None else more(evaluation)
+                _report(evaluation, schedule, margins, facts)
             tracked.metrics(_metrics(evaluation.scores))
             for name in MIRRORED:
                 if (self.out / name).exists():
                     tracked.artifacts(self.out / name)
-        return evaluated
+        return Evaluated(evaluation, facts, meter.costs(), schedule, margins)
 
-    def _judged(self, evaluation: Evaluation, facts: Mapping[str, Any]) -> Evaluated:
-        """With the margins that the forecasts give, and what they are worth."""
+    def _margins(self, evaluation: Evaluation) -> tuple[Schedule | None, pd.DataFrame | None]:
+        """The margins that the forecasts give, and what they are worth."""
         if MARGIN_HORIZON not in self.config.horizons:
-            return Evaluated(evaluation, facts)
+            return None, None
         rows = evaluation.ensemble
         schedule = policy(rows, self.market, out=self.out / "schedule.jsonl")
         margins = compare(rows, evaluation.realised, self.market, Params.default(), schedule.read_lines())
         write_atomically(self.out / "policy_comparison.csv", margins.to_csv(index=False).encode())
-        return Evaluated(evaluation, facts, schedule, margins)
+        return schedule, margins
 
     def _params(self) -> dict[str, Any]:
         return {
@@ -152,17 +159,19 @@ def evaluate(
     horizons: str | Sequence[int] | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
+    engine: str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluated:
     """Forecast every hour of ``start <= origin < end`` out of sample, and score it; resumes what was stopped.
 
     Writes ``forecasts.parquet``, ``scores.json``, ``schedule.jsonl`` (where 24 h are forecast) and ``report.html`` to
-    ``out``. What is None is taken from the configuration's ``[data]``. Raises ``UsageError`` for what cannot be asked,
+    ``out``. What is None is taken from the configuration. ``engine``: where folds are made, ``loky`` (``jobs`` processes of
+    this machine) or ``dask://HOST:PORT``; no result depends on it. Raises ``UsageError`` for what cannot be asked,
     ``Interrupted`` when stopped.
     """
     settings = inputs.configuration(config, horizons, overrides)
-    return _job(settings, store, start, end, symbols, out, jobs).perform(progress)
+    return _job(settings, store, start, end, symbols, out, jobs, engine).perform(progress)
 
 
 def run(
@@ -170,12 +179,14 @@ def run(
     store: StoreLike = None,
     out: str | Path | None = None,
     *,
+    jobs: int | None = None,
+    engine: str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluated:
     """The same with everything from a configuration: the user's own data, settings, dates and places."""
     settings = inputs.configuration(config, None, overrides)
-    return _job(settings, store, None, None, None, out, None).perform(progress)
+    return _job(settings, store, None, None, None, out, jobs, engine).perform(progress)
 
 
 def _job(
@@ -186,6 +197,7 @@ def _job(
     symbols: Sequence[str] | None,
     out: str | Path | None,
     jobs: int | None,
+    engine: str | None,
 ) -> Job:
     """The evaluation asked for: options first, then the configuration's ``[data]``, then the environment."""
     environment, data = Settings.load(), config.data
@@ -200,28 +212,30 @@ def _job(
     place = out or data.out
     if place is None:
         raise UsageError("no place for the results is named: give --out DIR, or set data.out in the configuration")
-    count = inputs.workers(jobs, config, environment)
-    return Job(market, config, first, last, chosen, Path(place), environment, count)
+    where = inputs.engine(engine, jobs, config, environment)
+    return Job(market, config, first, last, chosen, Path(place), environment, where)
 
 
-def _report(evaluated: Evaluated) -> None:
+def _report(
+    evaluation: Evaluation, schedule: Schedule | None, margins: pd.DataFrame | None, facts: Mapping[str, Any]
+) -> None:
     from forecaster.report import write
 
-    evaluation, schedule = evaluated.evaluation, None
-    if evaluated.schedule is not None:
-        schedule = margins_in_force(evaluated.schedule.read_lines())
-        schedule = schedule.rename(columns={"origin": "as_of", "ensemble": "im"})
+    in_force = None
+    if schedule is not None:
+        in_force = margins_in_force(schedule.read_lines())
+        in_force = in_force.rename(columns={"origin": "as_of", "ensemble": "im"})
     write(
-        evaluated.out / "report.html",
+        evaluation.out / "report.html",
         title=f"Volatility forecasts: {evaluation.config.name}",
         forecasts=_reported(evaluation.path),
         realised=evaluation.realised,
         scores=evaluation.scores,
         diagnostics=evaluation.diagnostics,
         importance=evaluation.importance,
-        margins=evaluated.margins,
-        schedule=schedule,
-        facts=evaluated.facts,
+        margins=margins,
+        schedule=in_force,
+        facts=facts,
     )
 
 

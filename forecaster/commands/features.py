@@ -73,13 +73,15 @@ def features_report(
     focus: str | None = None,
     by_family: bool = False,
     jobs: int | None = None,
+    engine: str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> FeatureReport:
     """Study every feature on forecasts of ``start <= origin < end``; resumes what was stopped.
 
     ``focus``: score this symbol alone, at the hours at which a group's own feeds exist. ``by_family``: also add and remove
-    every family. Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
+    every family. ``engine``: where fits are made, ``loky`` (``jobs`` processes of this machine) or ``dask://HOST:PORT``.
+    Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
     """
     from forecaster.report.feature_pages import write_features
     from training.feature_study import SETTINGS, study
@@ -102,7 +104,7 @@ def features_report(
         symbols=symbols or None,
         focus=focus,
         by_family=by_family,
-        jobs=inputs.workers(jobs, config, environment),
+        engine=inputs.engine(engine, jobs, config, environment),
         progress=progress,
     )
     write_features(Path(out) / "features.html", document)

@@ -15,6 +15,7 @@ from features.market import Market
 from features.schemas import nearest
 from forecaster.settings import Settings
 from training.config import RunConfig
+from training.engine import Engine
 from training.registry import Registry
 from training.tracking import Tracking
 
@@ -24,6 +25,7 @@ __all__ = [
     "check_fresh",
     "check_symbols",
     "configuration",
+    "engine",
     "forecast_table",
     "instant",
     "place_of",
@@ -134,9 +136,14 @@ def forecast_table(source: pd.DataFrame | str | Path, model: str) -> pd.DataFram
 
 def workers(jobs: int | None, config: RunConfig, settings: Settings) -> int:
     """How many processes: as asked, as configured, or one a core."""
-    if config.execution.engine == "sequential":
-        return 1
     return jobs or config.execution.workers or settings.workers or os.cpu_count() or 1
+
+
+def engine(name: str | None, jobs: int | None, config: RunConfig, settings: Settings) -> Engine:
+    """Where folds are made, as asked or as configured; ``UsageError`` where that place cannot be used."""
+    chosen = Engine.named(name or config.execution.engine, workers(jobs, config, settings))
+    chosen.check()
+    return chosen
 
 
 def tracking(config: RunConfig, settings: Settings) -> Tracking:

@@ -20,6 +20,7 @@ from forecaster.commands.serving import Promoted, Trained
 from forecaster.policy.comparison import METRICS
 from forecaster.sinks.parquet import Written
 from forecaster.terminal import Failure
+from training.costs import Costs
 from training.feature_gains import Kind as StepKind
 from training.scorecard import scores_schema
 
@@ -150,7 +151,7 @@ class Checked(BaseModel):
 
 
 class Evaluated(BaseModel):
-    """Where everything lies, the mean scores over symbols, and the margins."""
+    """Where everything lies, the mean scores over symbols, the margins, and what it cost."""
 
     forecasts: str
     scores: str
@@ -159,6 +160,7 @@ class Evaluated(BaseModel):
     rows: int
     mean_scores: list[Annotated[dict[str, Any], WithJsonSchema(scores_schema()["properties"]["scores"]["items"])]]
     margins: list[Annotated[dict[str, Any], WithJsonSchema(_MARGIN)]]
+    costs: Costs
 
 
 class Forecasted(BaseModel):

@@ -402,6 +402,21 @@ def test_misspelt_command_and_option(invoke: Invoke) -> None:
     refused(invoke("leakcheck", "--cuts", "0"), 2, "--cuts", "forecaster leakcheck --help")
 
 
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [("ray://head:10001", "dask://HOST:PORT"), ("dask://127.0.0.1:1", "no Dask scheduler answers there")],
+)
+def test_engine_that_cannot_be_used(
+    store: Path, config: Path, tmp_path: Path, invoke: Invoke, engine: str, told: str
+) -> None:
+    words = ["--store", store, *SPAN[:4], "--out", tmp_path / "out", "--engine", engine]
+    refused(invoke("evaluate", config, *words), 2, engine, told)
+    refused(invoke("features", "report", *words), 2, engine, told)
+    data = f"data={{start=2023-04-05, end=2023-04-25, store='{store}', out='{tmp_path}/out'}}"
+    refused(invoke("run", config, "--set", data, "--set", f'execution.engine="{engine}"'), 2, told)
+    assert not (tmp_path / "out").exists()
+
+
 def test_stopped_evaluation_resumes_to_the_same_bytes(store: Path, tmp_path: Path, invoke: Invoke) -> None:
     file = tmp_path / "slow.toml"
     file.write_text("""

@@ -93,6 +93,8 @@ def test_evaluation_shows_itself(evaluated: Evaluated, store: Path) -> None:
     report = (evaluated.out / "report.html").read_text()
     assert fc.read(store).data_sha256 in report
     assert str(evaluated.out / "report.html") in evaluated.summary()
+    assert list(shown["costs"]["stages"]) == ["prepare", "folds", "assemble", "write", "score", "margins", "report"]
+    assert f"peak memory {shown['costs']['peak_bytes'] / 2**20:,.0f} MiB" in evaluated.summary()
 
 
 def test_evaluation_is_mirrored_to_the_tracking_store(evaluated: Evaluated, store: Path) -> None:
@@ -198,7 +200,6 @@ def test_workers_come_from_option_file_environment_machine() -> None:
     assert inputs.workers(None, configured, settings) == 3
     assert inputs.workers(None, config, settings.model_copy(update={"workers": 7})) == 7
     assert inputs.workers(None, config, settings) >= 1
-    assert inputs.workers(5, RunConfig.load(None, ["execution.engine=sequential"]), settings) == 1
 
 
 def test_schemas(config: Path) -> None:
