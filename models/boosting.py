@@ -6,19 +6,21 @@ Zhang, Cucuringu and Qian (2024), J. Financial Econometrics 22.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from features.panel import MICROSECONDS_PER_HOUR
-from models.baselines import HAR, newest_rows
-from models.members import Member, log_targets
+from models.baselines import HAR
+from models.members import Member, require
+from models.training_rows import TrainingRows
 
-__all__ = ["LightGBM", "equal_by_symbol", "relative_levels"]
+__all__ = ["LightGBM", "equal_by_symbol", "is_level", "train_time"]
 
 Array = npt.NDArray[np.float64]
 
@@ -27,6 +29,29 @@ UNUSED_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_", "age_", "l
 # Log variances enter as distances from the HAR's own forecast, so that a split means the same at every level.
 LEVEL_PREFIXES = ("log_rv_", "log_ew_", "market_log_ew_", "spillover_")
 NOT_LEVELS = ("log_rv_sd_", "log_rv_15m_")
+
+
+class _Clock:
+    """CPU time of the process while it runs."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        begin = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds += time.process_time() - begin
+
+
+_CLOCK: Final = _Clock()
+
+
+def train_time() -> float:
+    """CPU seconds that this process has spent inside LightGBM's ``train``; as in ``time.process_time``, differences count."""
+    return _CLOCK.seconds
 
 
 class LightGBM(Member):
@@ -71,18 +96,32 @@ class LightGBM(Member):
         self.seed = seed
         self.num_threads = num_threads
 
-    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
+    def _learn(self, past: TrainingRows) -> None:
         import lightgbm
 
-        self.base_ = HAR(seasonal=True).fit(X, y, sample_weight=weight)
-        self.columns_ = tuple(c for c in map(str, X.columns) if not c.startswith(UNUSED_PREFIXES))
-        origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
-        kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)
-        X, y = X.loc[kept], y.loc[kept]
-        base = self.base_._predict_log(X)
-        residual = np.clip(log_targets(y) - base, -self.largest_residual, self.largest_residual)
-        rows = np.ones(len(X)) if weight is None else weight[kept]
+        self.base_ = HAR(seasonal=True).learn(past)
+        self.columns_ = tuple(c for c in past.columns if not c.startswith(UNUSED_PREFIXES))
+        # Boosters of another objective learn from the same inputs in the same bins.
+        parameters = self._parameters()
+        settings = {**parameters, "objective": None, "every_hours": self.every_hours, "window_days": self.window_days}
+        inputs = past.once(("boosting", *settings.items()), lambda: self._binned(past, parameters))
         self.boosters_: list[str] = []
+        for data, residual in inputs:
+            bounded = np.clip(residual, -self.largest_residual, self.largest_residual)
+            data.set_label(bounded if self.objective == "l2" else np.exp(bounded))
+            with _CLOCK.running():
+                booster = lightgbm.train(parameters, data, num_boost_round=self.rounds)
+            self.boosters_.append(booster.model_to_string(num_iteration=-1))
+        self._loaded: list[Any] | None = None
+
+    def _binned(self, past: TrainingRows, parameters: dict[str, Any]) -> list[tuple[Any, Array]]:
+        """Per horizon the inputs in bins, whose edges are of these rows alone, and what the HAR leaves of ``ln V``."""
+        import lightgbm
+
+        at = past.within(self.window_days, self.every_hours)
+        base = self.base_.of(past, at)
+        residual = past.log_variance(at) - base
+        out = []
         for j, h in enumerate(self.horizons_):
             known = np.isfinite(residual[:, j])
             if known.sum() < 2 * self.min_data_in_leaf:
@@ -90,16 +129,13 @@ class LightGBM(Member):
                     f"model 'lightgbm' has {int(known.sum())} training rows for horizon {h} h and needs "
                     f"{2 * self.min_data_in_leaf}; lower every_hours or min_data_in_leaf, or import more history"
                 )
-            target = residual[known, j] if self.objective == "l2" else np.exp(residual[known, j])
-            data = lightgbm.Dataset(
-                self._design(X, base, j)[known],
-                target,
-                weight=equal_by_symbol(X.index[known]) * rows[known],
-                params={"max_bin": self.max_bin, "verbosity": -1},
-            )
-            booster = lightgbm.train(self._parameters(), data, num_boost_round=self.rounds)
-            self.boosters_.append(booster.model_to_string(num_iteration=-1))
-        self._loaded: list[Any] | None = None
+            rows = at[known]
+            inputs = self._inputs(past.values(self._taken(h), rows, "lightgbm"), base[known, j], h)
+            weight = equal_by_symbol(past.symbol[rows]) * past.weights(rows)
+            with _CLOCK.running():
+                data = lightgbm.Dataset(inputs, weight=weight, params=parameters).construct()
+            out.append((data, residual[known, j]))
+        return out
 
     def _parameters(self) -> dict[str, Any]:
         return {
@@ -119,27 +155,36 @@ class LightGBM(Member):
             "verbosity": -1,
         }
 
-    def _design(self, X: pd.DataFrame, base: Array, j: int) -> Array:
-        """The features, the season ahead per hour, and the HAR's own deseasonalised forecast per hour."""
-        h = self.horizons_[j]
-        season = X[f"log_season_ahead_{h}h"].to_numpy(np.float64)
-        har = base[:, j] - season
-        return np.column_stack([relative_levels(X, self.columns_, har), season - np.log(h), har])
-
     @property
     def feature_names_(self) -> list[str]:
         """Names of the boosters' inputs, in order."""
         return [*self.columns_, "season_ahead_per_hour", "log_har_deseasonalised"]
 
+    def _taken(self, horizon: int) -> list[str]:
+        """The columns that ``_inputs`` turns into the boosters' inputs."""
+        return [*self.columns_, *[f"log_season_ahead_{horizon}h"] * 2]
+
+    def _inputs(self, values: Array, base: Array, horizon: int) -> Array:
+        """The features, the season ahead per hour, and the HAR's own deseasonalised forecast per hour; in place."""
+        har = base - values[:, -1]
+        values[:, [k for k, c in enumerate(self.columns_) if is_level(c)]] -= har[:, None]
+        values[:, -2] -= np.log(horizon)
+        values[:, -1] = har
+        return values
+
     def inputs(self, X: pd.DataFrame, j: int) -> Array:
         """What the booster of horizon number ``j`` is given for ``X``: (n_rows, n_inputs)."""
-        return self._design(X, self.base_._predict_log(X), j)
+        return self._inputs_of(X, self.base_._predict_log(X), j)
+
+    def _inputs_of(self, X: pd.DataFrame, base: Array, j: int) -> Array:
+        h = self.horizons_[j]
+        return self._inputs(require(X, self._taken(h), "lightgbm"), base[:, j], h)
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)
         out = np.empty_like(base)
         for j, booster in enumerate(self._boosters()):
-            raw = booster.predict(self._design(X, base, j), raw_score=True, num_threads=self.num_threads)
+            raw = booster.predict(self._inputs_of(X, base, j), raw_score=True, num_threads=self.num_threads)
             out[:, j] = base[:, j] + raw
         return out
 
@@ -180,16 +225,12 @@ class LightGBM(Member):
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
 
 
-def relative_levels(X: pd.DataFrame, columns: Sequence[str], har: Array) -> Array:
-    """The columns of ``X`` as an array, log variances less ``har`` (n_rows,), the HAR's deseasonalised forecast."""
-    values = X[list(columns)].to_numpy(np.float64, copy=True)
-    levels = [k for k, c in enumerate(columns) if c.startswith(LEVEL_PREFIXES) and not c.startswith(NOT_LEVELS)]
-    values[:, levels] -= har[:, None]
-    return np.asarray(values)
+def is_level(column: str) -> bool:
+    """Whether a feature is a log variance."""
+    return column.startswith(LEVEL_PREFIXES) and not column.startswith(NOT_LEVELS)
 
 
-def equal_by_symbol(index: pd.Index) -> Array:
-    """Weights that give each symbol the same total, with mean one."""
-    symbols = pd.Series(index.get_level_values("symbol"))
-    count = symbols.map(symbols.value_counts()).to_numpy(np.float64)
-    return len(symbols) / (symbols.nunique() * count)
+def equal_by_symbol(symbol: npt.NDArray[np.int64]) -> Array:
+    """Weights of rows with these symbol codes that give each symbol the same total, with mean one."""
+    count = np.bincount(symbol)
+    return np.asarray(len(symbol) / (np.count_nonzero(count) * count[symbol]))

@@ -2,7 +2,8 @@
 
 A member is fitted on features ``X`` and targets ``y`` and forecasts ``E[V]`` for every horizon. ``X`` is indexed by
 (symbol, origin); ``y`` has the same index and one column per horizon in hours, holding V, null where the interval was not
-complete when the fit was made: purging is done by whoever cuts the fold, by nulling labels that end too late.
+complete when the fit was made: purging is done by whoever cuts the fold, by nulling labels that end too late. Members of one
+fold are fitted on the same ``TrainingRows`` by ``learn``, so that what they have in common is made once.
 
 ``fit`` always refits. Constructor arguments are stored verbatim, fitted state ends in an underscore, so that
 ``sklearn.base.clone`` works. A member never sees which symbol a row belongs to unless it fits each symbol apart.
@@ -20,37 +21,44 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
-from features.errors import DataInvalid
+from models.training_rows import TrainingRows, evenly, places
 
-__all__ = ["Member", "log_targets", "require"]
+__all__ = ["Member", "require"]
 
 QUANTILE_GRID = np.linspace(0.005, 0.995, 199)
-# Every eleventh training row is enough for 199 quantiles.
-RESIDUAL_STEP = 11
+# Ten rows to a quantile.
+RESIDUAL_ROWS = 2_000
+# A filter forecasts every hour of its stretch; the newest year of them is enough.
+RESIDUAL_DAYS = 365
 
 
 class Member(BaseEstimator):  # type: ignore[misc]
     """A volatility model: ``fit``, ``predict``, ``predict_quantiles``, and its fitted state as plain arrays.
 
     Attributes after ``fit``: ``horizons_`` (hours), ``residuals_`` (n_levels, n_horizons), quantiles of ``ln V - ln F``
-    over the training rows (every eleventh, where rows are independent).
+    over the training rows (2,000 of them, evenly spread; those of the newest year where rows hang together).
     """
 
     # Whether a row's forecast depends on that row alone, and not on the rows before it.
     independent_rows: ClassVar[bool] = True
+
+    # What the names of the features begin with that it takes as frames: all features of all rows would be large.
+    reads: ClassVar[tuple[str, ...]] = ("",)
 
     horizons_: tuple[int, ...]
     residuals_: npt.NDArray[np.float64]
 
     def fit(self, X: pd.DataFrame, y: pd.DataFrame, *, sample_weight: npt.NDArray[np.float64] | None = None) -> Self:
         """Fit on rows up to a cut; raises ``DataInvalid`` where a needed column or every label is missing."""
-        if len(X) != len(y) or not X.index.equals(y.index):
-            raise DataInvalid("X and y must have the same (symbol, origin) index; align y with y.reindex(X.index)")
-        self.horizons_ = tuple(int(h) for h in y.columns)
+        return self.learn(TrainingRows.of(X, y, sample_weight))
+
+    def learn(self, past: TrainingRows) -> Self:
+        """``fit`` on rows that other members are fitted on, too."""
+        self.horizons_ = past.horizons
         # One BLAS thread: the bits of a fit otherwise depend on how many there are.
         with threadpool_limits(limits=1):
-            self._fit(X, y, sample_weight)
-            self.residuals_ = self._training_residuals(X, y)
+            self._learn(past)
+            self.residuals_ = self._training_residuals(past)
         return self
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +80,8 @@ class Member(BaseEstimator):  # type: ignore[misc]
         return out
 
     @abstractmethod
-    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: npt.NDArray[np.float64] | None) -> None: ...
+    def _learn(self, past: TrainingRows) -> None:
+        """Fit everything but ``residuals_``."""
 
     @abstractmethod
     def _predict_log(self, X: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -86,9 +95,9 @@ class Member(BaseEstimator):  # type: ignore[misc]
     def restore(self, state: dict[str, Any]) -> Self:
         """The inverse of ``state``, on an instance with the same constructor arguments."""
 
-    def _training_residuals(self, X: pd.DataFrame, y: pd.DataFrame) -> npt.NDArray[np.float64]:
-        rows = slice(None, None, RESIDUAL_STEP if self.independent_rows else 1)
-        error = log_targets(y.iloc[rows]) - self._predict_log(X.iloc[rows])
+    def _training_residuals(self, past: TrainingRows) -> npt.NDArray[np.float64]:
+        at = evenly(len(past), RESIDUAL_ROWS) if self.independent_rows else past.within(RESIDUAL_DAYS)
+        error = past.log_variance(at) - self._predict_log(past.frame(at, self.reads))
         out = np.zeros((len(QUANTILE_GRID), error.shape[1]))
         for j in range(error.shape[1]):
             known = error[np.isfinite(error[:, j]), j]
@@ -97,16 +106,6 @@ class Member(BaseEstimator):  # type: ignore[misc]
         return out
 
 
-def log_targets(y: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Natural log of V, NaN where unknown; shape (n_rows, n_horizons)."""
-    return np.asarray(np.log(y.to_numpy(np.float64)))
-
-
 def require(X: pd.DataFrame, columns: Sequence[str], model: str) -> npt.NDArray[np.float64]:
     """The named columns as an array; raises ``DataInvalid`` naming those that are missing."""
-    missing = [c for c in columns if c not in X.columns]
-    if missing:
-        raise DataInvalid(
-            f"model '{model}' needs feature columns {missing}; enable their families in [features] of the config"
-        )
-    return np.asarray(X[list(columns)].to_numpy(np.float64))
+    return np.take(X.to_numpy(np.float64), places(list(X.columns), columns, model), axis=1)

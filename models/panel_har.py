@@ -14,14 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from features.panel import MICROSECONDS_PER_HOUR
-from models.baselines import HAR, newest_rows
-from models.boosting import (
-    UNUSED_PREFIXES,
-    equal_by_symbol,
-    relative_levels,
-)
-from models.members import Member, log_targets
+from models.baselines import HAR
+from models.boosting import UNUSED_PREFIXES, equal_by_symbol, is_level
+from models.members import Member, require
+from models.training_rows import TrainingRows, evenly
 
 __all__ = ["HARX"]
 
@@ -35,6 +31,9 @@ LARGEST_RESIDUAL: Final = 10.0
 SCORING_STEPS: Final = 8
 # The spread between the 10 % and 90 % quantiles of a normal, in standard deviations.
 NORMAL_SPREAD: Final = 2.563
+SPREAD_ROWS: Final = 10_000
+NORMAL_ROWS: Final = 20_000
+BLOCK: Final = 2048
 
 
 class HARX(Member):
@@ -50,66 +49,91 @@ class HARX(Member):
         self.every_hours = every_hours
         self.window_days = window_days
 
-    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
-        self.base_ = HAR(seasonal=True).fit(X, y, sample_weight=weight)
-        self.columns_ = tuple(
+    def _learn(self, past: TrainingRows) -> None:
+        self.base_ = HAR(seasonal=True).learn(past)
+        linear = [
             c
-            for c in map(str, X.columns)
+            for c in past.columns
             if not c.startswith(UNUSED_PREFIXES) and c not in NOT_LINEAR and not any(part in c for part in SPARSE)
-        )
-        origins = pd.DatetimeIndex(X.index.get_level_values("origin")).as_unit("us").asi8
-        kept = newest_rows(X.index, self.window_days) & (origins // MICROSECONDS_PER_HOUR % self.every_hours == 0)
-        X, y = X.loc[kept], y.loc[kept]
-        base = self.base_._predict_log(X)
-        residual = log_targets(y) - base
-        weights = equal_by_symbol(X.index) * (1.0 if weight is None else weight[kept])
+        ]
+        self.columns_ = tuple(sorted(linear, key=is_level))
+        at = past.within(self.window_days, self.every_hours)
+        at = at[np.isfinite(past.variance[at]).any(axis=1)]
+        base = self.base_.of(past, at)
+        residual = past.log_variance(at) - base
+        known = np.isfinite(residual)
         size = len(self.columns_) + 1
-        self.centre_, self.scale_ = np.zeros((len(self.horizons_), size)), np.ones((len(self.horizons_), size))
-        self.coefficients_ = np.zeros((len(self.horizons_), size + 1))
-        for j, h in enumerate(self.horizons_):
-            known = np.isfinite(residual[:, j])
-            if known.sum() < 10 * size:
+        for h, rows in zip(self.horizons_, known.sum(axis=0), strict=True):
+            if rows < 10 * size:
                 raise DataInvalid(
-                    f"model 'har_x' has {int(known.sum())} training rows for horizon {h} h and needs {10 * size}; "
+                    f"model 'har_x' has {int(rows)} training rows for horizon {h} h and needs {10 * size}; "
                     "start later or import more history"
                 )
-            signals = self._signals(X, base, j)[known]
-            self.centre_[j], self.scale_[j] = _centre_and_spread(signals)
-            self.coefficients_[j] = self._slopes(self._scores(signals, j), residual[known, j], weights[known])
+        season = past.values(self.base_.seasons, at, "har_x")
+        shared, own = self._signals(past.values(self.columns_, at, "har_x"), base - season)
+        thinned = evenly(len(at), SPREAD_ROWS)
+        spreads = [_centre_and_spread(values[thinned]) for values in (shared, *own)]
+        self.centre_, self.scale_ = (np.stack([np.r_[spreads[0][k], of[k]] for of in spreads[1:]]) for k in (0, 1))
+        self._score(shared, own)
+        weights = known * (equal_by_symbol(past.symbol[at]) * past.weights(at))[:, None]
+        self.coefficients_ = self._slopes(shared, own, np.where(known, residual, 0.0), weights)
 
-    def _slopes(self, z: Array, residual: Array, weights: Array) -> Array:
-        """Penalised Fisher scoring for QLIKE; the constant is free and sets the mean of ``V/F`` to one at the end."""
-        full = np.column_stack([np.ones(len(z)), z])
-        penalty = np.eye(full.shape[1]) * self.ridge * len(z)
-        penalty[0, 0] = 0.0
-        inverse = np.linalg.inv((full * weights[:, None]).T @ full + penalty)
-        b = np.zeros(full.shape[1])
+    def _slopes(self, shared: Array, own: Array, residual: Array, weights: Array) -> Array:
+        """Penalised Fisher scoring for QLIKE; the constant is free and sets the mean of ``V/F`` to one at the end.
+
+        ``shared`` (n, k), ``own`` (n_horizons, n, m), ``residual`` and ``weights`` (n, n_horizons), a weight zero where a
+        residual is not known; gives (n_horizons, 1 + k + m), the constant first.
+        """
+        first = np.column_stack([np.ones(len(shared)), shared])
+        k = first.shape[1]
+        penalty = self.ridge * np.count_nonzero(weights, axis=0)[:, None] * (np.arange(k + own.shape[2]) > 0)
+        inverse = np.linalg.inv(_normal(first, own, weights.max(axis=1)) + penalty[:, None] * np.eye(penalty.shape[1]))
+        b = np.zeros(penalty.shape)
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(first), BLOCK)]
         for _ in range(SCORING_STEPS):
-            surprise = np.minimum(np.expm1(residual - full @ b), LARGEST_RESIDUAL)
-            b = b + inverse @ (full.T @ (weights * surprise) - penalty @ b)
-        b[0] += np.log(np.average(np.exp(residual - full @ b), weights=weights))
-        return np.asarray(b)
+            moment = -penalty * b
+            for rows in blocks:
+                log_ratio = residual[rows] - _linear(first[rows], own[:, rows], b)
+                surprise = (weights[rows] * np.minimum(np.expm1(log_ratio), LARGEST_RESIDUAL)).T
+                moment[:, :k] += surprise @ first[rows]
+                moment[:, k:] += (surprise[:, None] @ own[:, rows])[:, 0]
+            b += np.einsum("jkl,jl->jk", inverse, moment)
+        ratio = np.exp(residual - _linear(first, own, b))
+        b[:, 0] += np.log(np.average(ratio, axis=0, weights=weights))
+        return b
 
-    def _signals(self, X: pd.DataFrame, base: Array, j: int) -> Array:
-        """The features, and the HAR's own deseasonalised forecast per hour: (n_rows, n_columns + 1)."""
-        season = X[f"log_season_ahead_{self.horizons_[j]}h"].to_numpy(np.float64)
-        har = base[:, j] - season
-        return np.column_stack([relative_levels(X, self.columns_, har), har])
+    def _signals(self, values: Array, har: Array) -> tuple[Array, Array]:
+        """Of the features, those that serve every horizon (n, k); and each horizon's own (n_horizons, n, m).
 
-    def _scores(self, signals: Array, j: int) -> Array:
-        z = np.clip((signals - self.centre_[j]) / self.scale_[j], -LARGEST_SCORE, LARGEST_SCORE)
-        return np.where(np.isfinite(z), z, 0.0)
+        Its own are the log variances as distances from ``har`` (n, n_horizons), the HAR's deseasonalised forecast per
+        hour, and that forecast.
+        """
+        k = len(self.columns_) - sum(map(is_level, self.columns_))
+        own = np.empty((len(self.horizons_), len(values), values.shape[1] - k + 1))
+        np.subtract(values[None, :, k:], har.T[:, :, None], out=own[:, :, :-1])
+        own[:, :, -1] = har.T
+        return values[:, :k], own
+
+    def _score(self, shared: Array, own: Array) -> None:
+        """Centre, scale and bound the signals in place; a missing one becomes zero."""
+        k = shared.shape[1]
+        for j, values in enumerate(own):
+            _standardise(values, self.centre_[j, k:], self.scale_[j, k:])
+        _standardise(shared, self.centre_[0, :k], self.scale_[0, :k])
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)
-        out = base.copy()
-        for j, coefficients in enumerate(self.coefficients_):
-            z = self._scores(self._signals(X, base, j), j)
-            out[:, j] += coefficients[0]
-            # Column by column: a matrix product's bits depend on how many rows there are.
-            for k in range(z.shape[1]):
-                out[:, j] += coefficients[k + 1] * z[:, k]
-        return out
+        har = base - require(X, self.base_.seasons, "har_x")
+        shared, own = self._signals(require(X, self.columns_, "har_x"), har)
+        self._score(shared, own)
+        out = base + self.coefficients_[:, 0]
+        slopes = self.coefficients_[:, 1:]
+        # Column by column: a matrix product's bits depend on how many rows there are.
+        for i in range(shared.shape[1]):
+            out += shared[:, i, None] * slopes[:, i]
+        for i in range(own.shape[2]):
+            out += own[:, :, i].T * slopes[:, shared.shape[1] + i]
+        return np.asarray(out)
 
     def state(self) -> dict[str, Any]:
         """Standardisation, slopes, their columns, and the base's state."""
@@ -130,6 +154,40 @@ class HARX(Member):
             setattr(self, f"{name}_", np.asarray(state[name]))
         self.base_ = HAR(seasonal=True).restore(state["base"])
         return self
+
+
+def _normal(shared: Array, own: Array, weight: Array) -> Array:
+    """``sum_t w_t x_t x_t'`` per horizon, of the rows ``x = (shared, own)``, from evenly spread ones.
+
+    It decides on the size of a scoring step and not on where the steps end, so that a part of the rows is enough.
+    """
+    thinned = slice(None, None, max(1, len(shared) // NORMAL_ROWS))
+    k, m = shared.shape[1], own.shape[2]
+    x, w = shared[thinned], weight[thinned] * (weight.sum() / weight[thinned].sum())
+    weighted = (x * w[:, None]).T
+    out = np.empty((len(own), k + m, k + m))
+    out[:, :k, :k] = weighted @ x
+    for normal, values in zip(out, own[:, thinned], strict=True):
+        normal[:k, k:] = weighted @ values
+        normal[k:, :k] = normal[:k, k:].T
+        normal[k:, k:] = (values * w[:, None]).T @ values
+    return out
+
+
+def _linear(shared: Array, own: Array, b: Array) -> Array:
+    """``b'x`` per row and horizon."""
+    k = shared.shape[1]
+    return np.asarray(shared @ b[:, :k].T + (own @ b[:, k:, None])[:, :, 0].T)
+
+
+def _standardise(values: Array, centre: Array, scale: Array) -> None:
+    """In place, a block of rows at a time so that it stays in the cache."""
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        block -= centre
+        block /= scale
+        np.clip(block, -LARGEST_SCORE, LARGEST_SCORE, out=block)
+        block[np.isnan(block)] = 0.0
 
 
 def _centre_and_spread(signals: Array) -> tuple[Array, Array]:

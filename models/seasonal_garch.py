@@ -17,6 +17,7 @@ from features.errors import DataInvalid
 from models.garch import GARCH, fit_many
 from models.garch.recursion import initial_state
 from models.members import Member, require
+from models.training_rows import TrainingRows
 
 __all__ = ["SeasonalGARCH"]
 
@@ -36,6 +37,7 @@ class SeasonalGARCH(Member):
     """
 
     independent_rows: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = (COLUMNS[0], "log_season_")
 
     def __init__(self, o: int = 0, dist: Literal["normal", "t", "skewt"] = "t", window_days: int = 1095) -> None:
         self.o = o
@@ -45,8 +47,9 @@ class SeasonalGARCH(Member):
     def _spec(self) -> GARCH:
         return GARCH(p=1, o=self.o, q=1, dist=self.dist)
 
-    def _fit(self, X: pd.DataFrame, y: pd.DataFrame, weight: Array | None) -> None:
-        series = _hourly(X)
+    def _learn(self, past: TrainingRows) -> None:
+        every = np.arange(len(past))
+        series = past.once("deseasonalised returns", lambda: _hourly(past.frame(every, COLUMNS)))
         oldest = max(s.index[-1] for s in series.values()) - pd.Timedelta(days=self.window_days)
         recent = {name: _from_first(own[own.index > oldest]) for name, own in series.items()}
         own = self._own_parameters({name: known.to_numpy() for name, known in recent.items()})

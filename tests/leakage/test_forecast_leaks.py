@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from features.errors import LeakFound
 from features.market import Market
 from models import combination, distribution, regimes
+from models.training_rows import TrainingRows
 from training import folds
 from training.config import Component, RunConfig
 from training.folds import Rows
@@ -34,19 +35,19 @@ def small(trial: Any) -> None:
 
 def test_label_not_purged(trial: Any) -> None:
     small(trial)
-    trial.plant(folds, "purged_labels", lambda y, known_by: y)
+    trial.plant(folds, "purged_labels", lambda past, known_by: past)
     trial.is_found_in_forecasts({"variance", "model_sha256"}, BOTH)
 
 
 def test_scaler_of_all_rows(trial: Any) -> None:
-    shipped = Rows.frame
+    shipped = Rows.training
 
-    def scaled(self: Rows, mask: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-        X, y = shipped(self, mask)
-        return X * (1 + 1e-6 * np.nan_to_num(self.features).std(axis=0)), y
+    def scaled(self: Rows, mask: Any) -> TrainingRows:
+        past = shipped(self, mask)
+        return replace(past, features=past.features * (1 + 1e-6 * np.nan_to_num(self.features).std(axis=0)))
 
     small(trial)
-    trial.plant(Rows, "frame", scaled)
+    trial.plant(Rows, "training", scaled)
     trial.is_found_in_forecasts({"variance", "model_sha256"}, BOTH)
 
 

@@ -14,7 +14,8 @@ from scipy import optimize
 
 from features.errors import DataInvalid
 from models import baselines
-from models.baselines import EWMA, HAR, linear, newest_rows, qlike_fit
+from models.baselines import EWMA, HAR, Part, filled, linear
+from models.baselines import qlike_fit as fit_parts
 from models.members import Member
 
 Array = NDArray[np.float64]
@@ -27,6 +28,11 @@ def planted(n: int, noise: float = 0.6, seed: int = 0) -> tuple[Array, Array]:
     ladder = -9 + 0.7 * np.cumsum(rng.normal(size=(n, 5)), axis=1)
     surprise = noise * rng.normal(size=n) - noise**2 / 2
     return ladder, PLANTED[0] + ladder @ PLANTED[1:] + surprise
+
+
+def qlike_fit(design: Array, target: Array, weights: Array) -> Array:
+    """One horizon, all rows in one part."""
+    return fit_parts([Part(np.vstack([np.ones(len(design)), design.T]), target[None], weights[None])])[0]
 
 
 def qlike(coefficients: Array, design: Array, target: Array, weights: Array) -> float:
@@ -99,13 +105,28 @@ def test_linear_is_the_product_row_by_row() -> None:
     np.testing.assert_allclose(linear(design, coefficients), by_row, rtol=1e-12)
 
 
-def test_newest_rows_are_counted_from_the_newest_of_all_symbols() -> None:
-    times = pd.date_range("2024-01-01", periods=72, freq="h", tz="UTC")
-    index = pd.MultiIndex.from_product([["A", "B"], times], names=["symbol", "origin"]).delete(slice(140, 144))
-    mask = newest_rows(index, 1)
-    assert mask.sum() == 24 + 20
-    assert index[mask].get_level_values("origin").min() == times[48]
-    assert newest_rows(index, None).all()
+def test_parts_and_horizons_are_fitted_as_if_each_stood_alone() -> None:
+    """Sums over parts are sums over rows, and a row that one horizon does not know does not enter it."""
+    design, target = planted(3000)
+    weights = np.random.default_rng(1).uniform(0.2, 3.0, 3000)
+    known = np.arange(3000) < 2900
+    full = np.vstack([np.ones(3000), design.T])
+    targets = np.stack([target, np.where(known, 2 * target, 0.0)])
+    parts = [
+        Part(full[:, at], targets[:, at], np.stack([weights, weights * known])[:, at])
+        for at in (slice(1100), slice(1100, None))
+    ]
+    made = fit_parts(parts)
+    np.testing.assert_allclose(made[0], qlike_fit(design, target, weights), rtol=1e-9)
+    np.testing.assert_allclose(made[1], qlike_fit(design[known], 2 * target[known], weights[known]), rtol=1e-9)
+
+
+def test_missing_windows_are_filled_from_the_next_shorter_one() -> None:
+    ladder = np.array(
+        [[1.0, 2.0, np.nan, np.nan], [np.nan, np.nan, 3.0, 4.0], [np.nan, 1.0, np.nan, 2.0], [np.nan] * 4]
+    )
+    by_pandas = pd.DataFrame(ladder).ffill(axis=1).bfill(axis=1)
+    np.testing.assert_array_equal(filled(ladder), by_pandas)
 
 
 @pytest.mark.parametrize("kind", ["har", "har_seasonal"])

@@ -12,8 +12,9 @@ import pytest
 
 from features.errors import DataInvalid
 from models.baselines import HAR
-from models.boosting import LightGBM, equal_by_symbol, relative_levels
+from models.boosting import LightGBM, equal_by_symbol, is_level
 from models.members import Member
+from models.training_rows import TrainingRows
 
 KINDS = ("lightgbm", "lightgbm_gamma")
 Made = Callable[[str], Member]
@@ -104,8 +105,15 @@ def test_inputs_are_distances_from_the_har(fitted: Made, later: Any) -> None:
 
 def test_level_columns_are_told_by_name() -> None:
     names = ("log_rv_4h", "log_rv_sd_24h", "log_rv_15m_1h", "log_ew_2h", "spillover_1h", "hour")
-    made = relative_levels(pd.DataFrame(1.0, index=range(2), columns=names), names, np.array([3.0, 5.0]))
-    assert made.tolist() == [[-2, 1, 1, -2, -2, 1], [-4, 1, 1, -4, -4, 1]]
+    assert [is_level(name) for name in names] == [True, False, False, True, True, False]
+
+
+def test_boosters_on_shared_rows_are_those_of_each_alone(train: Any) -> None:
+    """Two objectives share their inputs in bins; settings that change the bins share nothing."""
+    past = TrainingRows.of(train.X, train.y)
+    for objective, settings in (("gamma", {}), ("l2", {}), ("l2", {"max_bin": 31}), ("l2", {"every_hours": 1})):
+        made = [LightGBM(objective, rounds=25, min_data_in_leaf=40, **settings) for _ in range(2)]  # type: ignore[arg-type]
+        assert made[0].learn(past).boosters_ == made[1].fit(train.X, train.y).boosters_
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,8 +123,7 @@ def test_columns_go_by_name_not_by_place(kind: str, fitted: Made, later: Any) ->
 
 
 def test_symbols_weigh_the_same() -> None:
-    index = pd.MultiIndex.from_arrays([list("AAAB"), range(4)], names=["symbol", "origin"])
-    weights = equal_by_symbol(index)
+    weights = equal_by_symbol(np.array([4, 4, 4, 1]))
     assert weights.mean() == pytest.approx(1)
     assert weights[:3].sum() == pytest.approx(weights[3])
 

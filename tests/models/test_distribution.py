@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, stats
 
+from models import distribution
 from models.base import EXCURSION_COLUMNS, RETURN_LEVELS, SHORTFALL_LEVELS, VARIANCE_LEVELS
 from models.distribution import (
     SHAPE_LEVELS,
@@ -255,3 +258,11 @@ def test_law_tells_from_where_on_it_is_learnt() -> None:
     assert law.learnt[first:].all()
     assert first >= 700 + 24 + 250
     np.testing.assert_array_equal((law.scale == 1).all(axis=0), ~law.learnt)
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 3000), seed=st.integers(0, 10), ties=st.booleans())
+def test_quantiles_are_those_of_numpy_to_the_bit(count: int, seed: int, ties: bool) -> None:
+    x = np.random.default_rng(seed).standard_t(3, count)
+    x = np.round(x, 1) if ties else x
+    np.testing.assert_array_equal(distribution._quantiles(x, SHAPE_LEVELS), np.quantile(x, SHAPE_LEVELS))

@@ -167,7 +167,7 @@ def test_quantiles_are_ordered_and_cover_the_training_rows(kind: str, fitted: Ma
         known = np.isfinite(quantiles).all(axis=1) & train.y[h].notna()
         assert (np.diff(quantiles[known].to_numpy(), axis=1) >= 0).all()
         below = [(train.y[h] <= quantiles[p])[known].mean() for p in LEVELS]
-        # Where rows are independent, every eleventh of them stands for all.
+        # Where rows are independent, two thousand of them stand for all.
         np.testing.assert_allclose(below, LEVELS, atol=0.03 if fitted(kind).independent_rows else 0.002)
 
 

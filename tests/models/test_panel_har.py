@@ -36,12 +36,20 @@ def test_slopes_are_the_penalised_optimum(ridge: float) -> None:
     weights = rng.uniform(0.5, 1.5, 4000)
     residual = 0.2 + z @ [0.3, -0.1, 0.0] + 0.4 * rng.normal(size=4000)
 
-    def loss(b: Array) -> float:
+    def loss(b: Array, residual: Array, weights: Array) -> float:
         log_ratio = residual - b[0] - z @ b[1:]
-        return float(np.sum(weights * (np.exp(log_ratio) - log_ratio)) / 4000 + 0.5 * ridge * np.sum(b[1:] ** 2))
+        losses = np.sum(weights * (np.exp(log_ratio) - log_ratio)) / np.count_nonzero(weights)
+        return float(losses + 0.5 * ridge * np.sum(b[1:] ** 2))
 
-    best = optimize.minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9}).x
-    np.testing.assert_allclose(HARX(ridge=ridge)._slopes(z, residual, weights), best, atol=1e-5)
+    residuals = np.stack([residual, np.where(np.arange(4000) < 3900, -residual, 0.0)], axis=1)
+    both = np.stack([weights, weights * (np.arange(4000) < 3900)], axis=1)
+    own = np.stack([z[:, 2:], z[:, 2:]])
+    made = HARX(ridge=ridge)._slopes(z[:, :2], own, residuals, both)
+    for j in range(2):
+        best = optimize.minimize(
+            loss, np.zeros(4), (residuals[:, j], both[:, j]), method="BFGS", options={"gtol": 1e-9}
+        )
+        np.testing.assert_allclose(made[j], best.x, atol=1e-5)
 
 
 def test_a_linear_signal_is_found(flow_market: tuple[Any, Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 from sklearn.linear_model import LogisticRegression
 
 from models import regimes
@@ -168,3 +168,28 @@ def test_few_rows_stay_near_the_identity() -> None:
     design, hit = design_and_hits(1.0, 1.0, count=200)
     made = regimes._logistic(design, hit, 72)
     assert np.abs(made - [0, 1, 0, 0]).max() < 0.1
+
+
+@pytest.mark.parametrize("count", [1, regimes.BLOCK - 1, regimes.BLOCK, 3 * regimes.BLOCK + 1])
+@pytest.mark.parametrize("b", [(0.0, 1.0, 0.0, 0.0), (1.0, 80.0, -3.0, 2.0), (-30.0, -5.0, 1.0, 0.0)])
+def test_likelihood_slope_and_curvature_by_their_formulas(count: int, b: tuple[float, ...]) -> None:
+    """Also where the scores are in the hundreds, and on both sides of a block's end."""
+    design, hit = design_and_hits(1.0, 0.0, count)
+    fit, slope, curvature = regimes._likelihood(design, hit, np.array(b))
+    score = np.array(b) @ design
+    p = special.expit(score)
+    assert fit == pytest.approx(float(np.sum(np.logaddexp(0, score) - hit * score)), rel=1e-12)
+    np.testing.assert_allclose(slope, design @ (hit - p), rtol=1e-9, atol=1e-9 * count)
+    np.testing.assert_allclose(curvature, (design * (p * (1 - p))) @ design.T, rtol=1e-9, atol=1e-12 * count)
+
+
+@pytest.mark.parametrize("horizon", [1, 24, 72])
+@pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (3.0, 0.0), (0.3, 2.0), (-1.0, 1.0)])
+def test_logistic_ends_where_the_slope_vanishes(slope: float, shift: float, horizon: int) -> None:
+    """The step that Newton would still take is nothing but rounding."""
+    design, hit = design_and_hits(slope, shift)
+    made = regimes._logistic(design, hit, horizon)
+    p = special.expit(made @ design)
+    left = design @ (hit - p) / horizon - regimes.RIDGE * (made - [0, 1, 0, 0])
+    curvature = (design * (p * (1 - p))) @ design.T / horizon + regimes.RIDGE * np.eye(4)
+    assert np.abs(np.linalg.solve(curvature, left)).max() < 1e-11

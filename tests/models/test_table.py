@@ -17,7 +17,7 @@ from models.base import (
     SHORTFALL_LEVELS,
     VARIANCE_LEVELS,
 )
-from models.table import read_parquet, to_arrow, validate, write_parquet
+from models.table import read_horizons, read_parquet, to_arrow, validate, write_parquet, write_parts
 
 START = pd.Timestamp("2024-03-01T00:00:00Z").as_unit("us")
 
@@ -180,3 +180,35 @@ def test_files_that_are_no_forecast_tables_are_named(frame: pd.DataFrame, tmp_pa
     frame.astype({"variance": "float32"}).to_parquet(tmp_path / "narrow.parquet")
     with pytest.raises(DataInvalid, match="column"):
         read_parquet(tmp_path / "narrow.parquet")
+
+
+def test_horizons_come_apart_and_lose_nothing(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Parts of a symbol each, in which one model leaves columns empty; words are categories."""
+    frame.loc[frame["model"] == "har", ["ret_q010", "p_onset"]] = np.nan
+    parts = [part for _, part in frame.groupby("symbol")]
+    parts.insert(1, frame.iloc[:0])  # of a symbol without rows
+    write_parts(parts, tmp_path / "forecasts.parquet")
+    columns = ["origin", "symbol", "status", "model", "variance", "ret_q010", "p_onset"]
+    found = list(read_horizons(tmp_path / "forecasts.parquet", columns))
+    assert len(found) == 2
+    for h, part in zip((1, 24), found, strict=True):
+        expected = frame[frame["horizon_hours"] == h].sort_values(["symbol", "model", "origin"], ignore_index=True)
+        assert isinstance(part["model"].dtype, pd.CategoricalDtype)
+        words = dict.fromkeys(("symbol", "status", "model"), "str")
+        pd.testing.assert_frame_equal(part.astype(words), expected[columns].astype(words), check_exact=True)
+
+
+def test_horizons_of_another_table_are_refused(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.drop(columns="variance").to_parquet(tmp_path / "narrow.parquet")
+    with pytest.raises(DataInvalid, match=r"narrow\.parquet, column"):
+        list(read_horizons(tmp_path / "narrow.parquet", ["variance"]))
+
+
+@pytest.mark.parametrize("column", KEY)
+def test_rows_out_of_order_by_any_part_of_the_key_are_put_in_order(frame: pd.DataFrame, column: str) -> None:
+    ordered = frame.sort_values(list(KEY), ignore_index=True)
+    turned = ordered.sort_values(column, ascending=False, kind="stable")
+    assert not turned.index.is_monotonic_increasing
+    assert to_arrow(turned).equals(to_arrow(ordered))
+    assert to_arrow(ordered).to_pandas()[list(KEY)].equals(ordered[list(KEY)])
+    assert to_arrow(ordered.iloc[:0]).num_rows == 0

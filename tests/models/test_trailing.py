@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import trailing
 from models.trailing import DAY, FOUR_WEEKS, WEEK, carry_forward, refreshes, trailing_level, window
 
 
@@ -82,6 +86,19 @@ def test_level_by_brute_force(horizon: int) -> None:
         for i, row in enumerate(known):
             expected = np.log((np.sum(row) + shrinkage * pool) / (len(row) + shrinkage))
             assert made[i, w] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("at", [[0, 3, 27, 51, 75, 399], [30, 30], [399], [0]])
+@pytest.mark.parametrize(("lag", "length"), [(1, 24), (24, 200), (72, 10_000)])
+def test_sums_are_added_in_time_order_to_the_bit(at: list[int], lag: int, length: int) -> None:
+    """A window's sum is that of its own values one after another, whatever other windows there are."""
+    x = ratios(400)
+    total, count = trailing._sums(x, np.array(at), lag, length)
+    for w, column in enumerate(at):
+        for i, row in enumerate(x):
+            known = [value for value in row[window(column, lag, length)].tolist() if not np.isnan(value)]
+            assert total[i, w] == reduce(add, known, 0.0)
+            assert count[i, w] == len(known)
 
 
 def test_level_is_zero_before_anything_is_resolved() -> None:
