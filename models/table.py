@@ -7,7 +7,7 @@ disk it is Parquet with the same columns in the same order, sorted by that key: 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -34,7 +34,7 @@ from models.base import (
     VARIANCE_LEVELS,
 )
 
-__all__ = ["read_parquet", "to_arrow", "validate", "write_parquet", "write_parts"]
+__all__ = ["read_horizons", "read_parquet", "to_arrow", "validate", "write_parquet", "write_parts"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -42,8 +42,11 @@ HOURS_PER_YEAR: Final = 8760.0
 RELATIVE: Final = 1e-9  # rounding of one square root, or of a sum of four probabilities
 
 NUMBERS: Final = tuple(f.name for f in FORECAST_SCHEMA if pa.types.is_floating(f.type))
+WORDS: Final = tuple(f.name for f in FORECAST_SCHEMA if pa.types.is_string(f.type))
 REQUIRED: Final = tuple(f.name for f in FORECAST_SCHEMA if not f.nullable)
 HASHES: Final = ("model_sha256", "config_sha256", "data_sha256")
+# Words repeat and are written once a row group; numbers do not, and building a dictionary of them first costs half the time.
+WRITTEN: Final = {"compression": "zstd", "use_dictionary": list(WORDS)}
 MONOTONE: Final = (
     tuple(VARIANCE_LEVELS),
     tuple(RETURN_LEVELS),
@@ -86,16 +89,18 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
     Raises ``DataInvalid`` where columns are missing, unknown, or not of their type.
     """
     _columns(frame)
-    ordered = frame.sort_values(list(KEY), kind="stable")
     arrays = []
     for field in FORECAST_SCHEMA:
         try:
-            arrays.append(_column(ordered[field.name], field.type))
+            arrays.append(_column(frame[field.name], field.type))
         except (AttributeError, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise DataInvalid(f"forecast table, column {field.name}: not {field.type} ({error})") from error
         if arrays[-1].null_count and not field.nullable:
             raise DataInvalid(f"forecast table, column {field.name}: {arrays[-1].null_count} rows are null; fill them")
-    return pa.Table.from_arrays(arrays, schema=FORECAST_SCHEMA).combine_chunks()
+    made = pa.Table.from_arrays(arrays, schema=FORECAST_SCHEMA)
+    if not _in_order(made):
+        made = made.take(pc.sort_indices(made, sort_keys=[(name, "ascending") for name in KEY]))
+    return made.combine_chunks()
 
 
 def write_parquet(frame: pd.DataFrame, path: str | Path) -> None:
@@ -104,7 +109,7 @@ def write_parquet(frame: pd.DataFrame, path: str | Path) -> None:
     Raises ``DataInvalid`` as ``to_arrow`` does. The rules of ``validate`` are the caller's to check.
     """
     buffer = pa.BufferOutputStream()
-    pq.write_table(to_arrow(frame), buffer, compression="zstd")
+    pq.write_table(to_arrow(frame), buffer, **WRITTEN)
     write_atomically(Path(path), buffer.getvalue().to_pybytes())
 
 
@@ -118,11 +123,12 @@ def write_parts(frames: Iterable[pd.DataFrame], path: str | Path) -> int:
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = 0
     try:
-        with pq.ParquetWriter(beside, FORECAST_SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(beside, FORECAST_SCHEMA, **WRITTEN) as writer:
             for frame in frames:
                 table = to_arrow(frame)
                 writer.write_table(table, row_group_size=max(len(table), 1))
                 rows += len(table)
+                del frame, table  # before the next frame is made
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(target)
@@ -138,6 +144,65 @@ def read_parquet(
 
     Raises ``DataInvalid`` naming the file where it is missing, unreadable, or not a forecast table.
     """
+    stored = _open(path)
+    wanted = list(FORECAST_SCHEMA.names if columns is None else columns)
+    parts = []
+    for group in range(stored.num_row_groups):
+        part = stored.read_row_group(group, columns=wanted if models is None else [*{*wanted, "model"}])
+        if models is not None:
+            part = part.filter(pc.is_in(part["model"], pa.array(list(models))))
+        parts.append(part.select(wanted))
+    empty = pa.schema([FORECAST_SCHEMA.field(name) for name in wanted]).empty_table()
+    whole = pa.concat_tables(parts or [empty])
+    del parts
+    # Column by column, each Arrow column freed as it is copied: the table is never held twice.
+    frame: pd.DataFrame = whole.to_pandas(split_blocks=True, self_destruct=True)
+    return frame
+
+
+def read_horizons(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The stored rows one horizon at a time, the shortest first, by symbol, model and origin; words are categories.
+
+    For tables that do not fit in memory: until its turn, a horizon holds only the columns that a model fills. Raises as
+    ``read_parquet`` does.
+    """
+    _open(path)
+    stored = pq.ParquetFile(path, read_dictionary=list(WORDS))
+    read = list(dict.fromkeys([*columns, "horizon_hours", "model"]))
+    pieces: dict[int, list[pa.Table]] = {}
+    for group in range(stored.num_row_groups):
+        part = stored.read_row_group(group, columns=read).unify_dictionaries()
+        if not len(part):
+            continue
+        hours, models = part["horizon_hours"].to_numpy(), part["model"].combine_chunks().indices.to_numpy()
+        order = np.lexsort((models, hours))
+        borders = np.diff(hours[order]).astype(bool) | np.diff(models[order]).astype(bool)
+        for rows in np.split(order, np.flatnonzero(borders) + 1):
+            piece = part.take(rows)
+            filled = [name for name in columns if name not in NUMBERS or piece[name].null_count < len(rows)]
+            pieces.setdefault(int(hours[rows[0]]), []).append(piece.select(filled))
+    for horizon in sorted(pieces):
+        yield _joined(pieces.pop(horizon), columns)
+
+
+def _joined(pieces: Sequence[pa.Table], columns: Sequence[str]) -> pd.DataFrame:
+    """The pieces below one another, column by column; numbers that a piece lacks are missing."""
+    series: dict[str, pd.Series | npt.NDArray[np.float64]] = {}
+    for name in columns:
+        if name in NUMBERS:
+            held = [
+                piece[name].to_numpy() if name in piece.schema.names else np.full(len(piece), np.nan)
+                for piece in pieces
+            ]
+            series[name] = np.concatenate(held)
+        else:
+            whole = pa.concat_tables([piece.select([name]) for piece in pieces])
+            series[name] = whole.unify_dictionaries().to_pandas()[name]
+    return pd.DataFrame(series, copy=False)
+
+
+def _open(path: str | Path) -> pq.ParquetFile:
+    """The file at ``path``, found to have the columns of a forecast table."""
     file = Path(path)
     try:
         # A plain file, never a data set: Hive names in the path must not add columns.
@@ -153,19 +218,17 @@ def read_parquet(
             )
     if unknown := sorted(found.keys() - set(FORECAST_SCHEMA.names)):
         raise DataInvalid(f"{file}: unknown column {unknown[0]}; a forecast table has exactly the schema's columns")
-    wanted = list(FORECAST_SCHEMA.names if columns is None else columns)
-    parts = []
-    for group in range(stored.num_row_groups):
-        part = stored.read_row_group(group, columns=wanted if models is None else [*{*wanted, "model"}])
-        if models is not None:
-            part = part.filter(pc.is_in(part["model"], pa.array(list(models))))
-        parts.append(part.select(wanted))
-    empty = pa.schema([FORECAST_SCHEMA.field(name) for name in wanted]).empty_table()
-    whole = pa.concat_tables(parts or [empty])
-    del parts
-    # Column by column, each Arrow column freed as it is copied: the table is never held twice.
-    frame: pd.DataFrame = whole.to_pandas(split_blocks=True, self_destruct=True)
-    return frame
+    return stored
+
+
+def _in_order(rows: pa.Table) -> bool:
+    """Whether no row comes before the one above it, by the key."""
+    above, below = rows.slice(0, max(len(rows) - 1, 0)), rows.slice(1)
+    rising = pa.scalar(True)
+    for name in reversed(KEY):
+        a, b = above[name], below[name]
+        rising = pc.or_(pc.less(a, b), pc.and_(pc.equal(a, b), rising))
+    return pc.all(rising, min_count=0).as_py() is True
 
 
 def _column(values: pd.Series, kind: pa.DataType) -> pa.Array:

@@ -56,17 +56,29 @@ def trailing_level(ratio: Array, at: npt.NDArray[np.int64], horizon: int, length
     return np.asarray(np.log((total + shrinkage * pool) / (count + shrinkage)))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _sums(x: Array, at: npt.NDArray[np.int64], lag: int, length: int) -> tuple[Array, Array]:
-    """Sum and number of the finite values in the window of each refresh, added in time order."""
-    n = x.shape[0]
+    """Sum and number of the finite values in the window of each refresh, added in time order.
+
+    Each value is added to all windows that hold it, side by side, so that one pass over the hours serves every refresh.
+    """
+    n, hours = x.shape
     total = np.zeros((n, len(at)))
     count = np.zeros((n, len(at)))
+    stops = np.maximum(at - lag + 1, 0)
+    starts = np.maximum(stops - length, 0)
+    columns = np.arange(stops[-1])
+    opened = np.searchsorted(starts, columns, side="right")
+    closed = np.searchsorted(stops, columns, side="right")
+    known = np.zeros(hours + 1)
     for i in range(n):
-        for w in range(len(at)):
-            stop = max(at[w] - lag + 1, 0)
-            for t in range(max(stop - length, 0), stop):
-                if not math.isnan(x[i, t]):
-                    total[i, w] += x[i, t]
-                    count[i, w] += 1.0
+        for t in range(hours):
+            known[t + 1] = known[t] + (not math.isnan(x[i, t]))
+        count[i] = known[stops] - known[starts]
+        for t in columns:
+            value = x[i, t]
+            if not math.isnan(value):
+                around = total[i, closed[t] : opened[t]]
+                for w in range(len(around)):
+                    around[w] += value
     return total, count

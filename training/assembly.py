@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from features.freshness import FEED_LIVES
-from models.base import ENSEMBLE, FORECAST_SCHEMA, SCHEMA_VERSION
+from features.panel import MICROSECONDS_PER_HOUR
+from models.base import ENSEMBLE, FORECAST_SCHEMA, SCHEMA_VERSION, STATUSES, THRESHOLDS
 from models.distribution import Outcome
 from models.ensemble import Assembly, Ensemble, Record
 from training.config import RunConfig
@@ -26,6 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 DAYS_OF_REGIMES: Final = 90
 PRESENT_HOURS: Final = 90 * 24
+DEGRADING: Final = (*(f"{feed} is stale" for feed in FEED_LIVES), f"under {DAYS_OF_REGIMES} days of bars")
 NUMBERS: Final = tuple(f.name for f in FORECAST_SCHEMA if str(f.type) == "double")
 
 
@@ -51,36 +54,42 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Origin:
-    """Status and reason of every origin on the grid: arrays (n_symbols, n_hours)."""
+    """What weakens or blocks the forecasts of every origin on the grid: arrays (n_symbols, n_hours).
+
+    ``degraded`` has one bit for each cause of ``DEGRADING``.
+    """
 
     absent: Mask
     flat: Mask
-    degraded: npt.NDArray[np.object_]
+    degraded: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, material: Material, columns: slice) -> Origin:
         """Flat prices, stale feeds that the symbol had within 90 days (used or not), short histories."""
         day = material.feature("log_rv_raw_24h")[:, columns]
         flat = day <= np.log(1e-8) + 1e-6
-        reason = np.full(flat.shape, "", dtype=object)
+        degraded = np.zeros(flat.shape, dtype=np.int64)
         # Read with the 90 days before the grid's part, so that a stale feed is known from the first row on.
         before = slice(max(columns.start - PRESENT_HOURS, 0), columns.stop)
-        for feed, life in FEED_LIVES.items():
+        for bit, (feed, life) in enumerate(FEED_LIVES.items()):
             age = material.ages[feed][:, before]
             fresh = age <= life
             had = _any_within(fresh, PRESENT_HOURS)[:, columns.start - before.start :]
             stale = had & (age > life)[:, columns.start - before.start :]
-            reason[stale] += f"{feed} is stale; "
+            degraded[stale] |= 1 << bit
         young = np.expm1(material.feature("log_listing_age")[:, columns]) < DAYS_OF_REGIMES
-        reason[young] += f"under {DAYS_OF_REGIMES} days of bars; "
-        return cls(~material.alive[:, columns], flat, reason)
+        degraded[young] |= 1 << len(FEED_LIVES)
+        return cls(~material.alive[:, columns], flat, degraded)
 
 
-def assemble(material: Material, forecasts: pd.DataFrame, config: RunConfig) -> tuple[dict[int, Assembly], slice]:
+def assemble(
+    material: Material, forecasts: pd.DataFrame, config: RunConfig, jobs: int = 1
+) -> tuple[dict[int, Assembly], slice]:
     """Run the ensemble over the members' forecasts of consecutive folds; returns the part of the grid they span.
 
     ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``. Rows whose symbol or hour the
-    material does not have are left out: nothing can be known of what came of them.
+    material does not have are left out: nothing can be known of what came of them. ``jobs``: threads, which share the
+    horizons; no result depends on it.
     """
     row = pd.Index(material.symbols).get_indexer(forecasts.index.get_level_values("symbol"))
     origins = pd.DatetimeIndex(forecasts.index.get_level_values("origin")).as_unit("us")
@@ -98,7 +107,7 @@ def assemble(material: Material, forecasts: pd.DataFrame, config: RunConfig) -> 
             members[name] = grid
         records.append(_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
     ensemble = Ensemble(config.ensemble.members, **config.ensemble.params)
-    return ensemble.assemble(records, material.times[span]), span
+    return ensemble.assemble(records, material.times[span], jobs), span
 
 
 def _record(h: int, members: Mapping[str, Array], targets: Mapping[str, Array]) -> Record:
@@ -124,82 +133,125 @@ def table_rows(
     """
     times = material.times[span]
     inside = np.asarray((times >= start) & (times < end))
-    firsts = sorted(provenance.models)
-    fold = np.searchsorted(pd.DatetimeIndex(firsts).as_unit("us").asi8, times.asi8, side="right") - 1
+    pairs = [(assemblies[h], model) for h in sorted(assemblies) for model in sorted(assemblies[h].columns)]
     for symbol in sorted(symbols):
         i = material.symbols.index(symbol)
         at = np.flatnonzero(inside if provenance.live else inside & ~origin.absent[i])
-        parts = [
-            _model_rows(assembly, model, i, at, times, origin, provenance, [firsts[k] for k in fold[at]])
-            for assembly in assemblies.values()
-            for model in assembly.columns
-        ]
-        frame = pd.concat(parts, ignore_index=True)
-        frame.insert(1, "symbol", symbol)
-        yield frame.sort_values(["origin", "horizon_hours", "model"], kind="stable", ignore_index=True)
+        yield _symbol_rows(symbol, i, at, pairs, times[at], origin, provenance)
 
 
-def _model_rows(
-    assembly: Assembly,
-    model: str,
+def _symbol_rows(
+    symbol: str,
     i: int,
     at: npt.NDArray[np.int64],
+    pairs: Sequence[tuple[Assembly, str]],
     times: pd.DatetimeIndex,
     origin: Origin,
     provenance: Provenance,
-    firsts: Sequence[pd.Timestamp],
 ) -> pd.DataFrame:
-    columns = assembly.columns[model]
-    data = {name: columns[name][i, at] if name in columns else np.full(len(at), np.nan) for name in NUMBERS}
-    status, reason = _status(assembly, model, i, at, origin, live=provenance.live)
-    blocked = status == "blocked"
-    for name in NUMBERS:
-        if not name.startswith("threshold_"):
-            values = np.array(data[name])
-            values[blocked] = np.nan
-            data[name] = values
-    origins = times[at]
-    frame = pd.DataFrame({"schema_version": np.full(len(at), SCHEMA_VERSION, dtype=np.int16), "origin": origins})
-    frame["horizon_hours"] = np.int16(assembly.horizon)
-    frame["target_end"] = origins + pd.Timedelta(hours=assembly.horizon)
-    frame["model"] = model
-    frame = frame.assign(**data, status=status, reason=reason)
-    frame["made_at"] = origins if provenance.made_at is None else provenance.made_at
-    frame["data_asof"] = origins
-    uris = {t: f"fold:{t.isoformat()}/{model}" for t in provenance.models}
-    frame["model_uri"] = [uris[t] for t in firsts] if provenance.model_uri is None else provenance.model_uri
-    digests = {t: hashes.get(model, _joint(hashes)) for t, hashes in provenance.models.items()}
-    frame["model_sha256"] = [digests[t] for t in firsts]
-    frame["config_sha256"], frame["data_sha256"] = provenance.config_sha256, provenance.data_sha256
+    """A symbol's rows, in order as they are made: each column is an array (n_origins, n_pairs of horizon and model)."""
+    told = [_status(assembly, model, i, at, origin, live=provenance.live) for assembly, model in pairs]
+    models, of_model = np.unique([model for _, model in pairs], return_inverse=True)
+    hours = np.array([assembly.horizon for assembly, _ in pairs])
+    origins = times.as_unit("us").asi8[:, None]
+    firsts = sorted(provenance.models)
+    fold = np.searchsorted(pd.DatetimeIndex(firsts).as_unit("us").asi8, origins, side="right") - 1
+    uris = [provenance.model_uri or f"fold:{t.isoformat()}/{model}" for t in firsts for model in models]
+    hashes = [provenance.models[t] for t in firsts]
+    digests = [of_fold.get(model, _joint(of_fold)) for of_fold in hashes for model in models]
+    forecaster = fold * len(models) + of_model
+    made_at = origins if provenance.made_at is None else provenance.made_at.value // 1000
+    columns: dict[str, npt.NDArray[Any] | pa.Array] = {
+        "schema_version": np.array(SCHEMA_VERSION),
+        "symbol": _words([symbol], np.zeros_like(forecaster)),
+        "origin": origins,
+        "horizon_hours": hours,
+        "target_end": origins + hours * MICROSECONDS_PER_HOUR,
+        "model": _words(models.tolist(), np.broadcast_to(of_model, forecaster.shape)),
+        **_numbers(pairs, i, at, [status for status, _ in told]),
+        "status": _merged([status for status, _ in told]),
+        "reason": _merged([reason for _, reason in told]),
+        "made_at": np.asarray(made_at),
+        "data_asof": origins,
+        "model_uri": _words(uris, forecaster),
+        "model_sha256": _words(digests, forecaster),
+        "config_sha256": _words([provenance.config_sha256], np.zeros_like(forecaster)),
+        "data_sha256": _words([provenance.data_sha256], np.zeros_like(forecaster)),
+    }
+    arrays = [_column(columns[field.name], field.type, forecaster.shape) for field in FORECAST_SCHEMA]
+    frame: pd.DataFrame = pa.table(arrays, names=FORECAST_SCHEMA.names).to_pandas(split_blocks=True)
     return frame
+
+
+def _numbers(
+    pairs: Sequence[tuple[Assembly, str]], i: int, at: npt.NDArray[np.int64], statuses: Sequence[pd.Categorical[str]]
+) -> dict[str, Array]:
+    blocked = [np.asarray(status == "blocked") for status in statuses]
+    numbers = {}
+    for name in NUMBERS:
+        out = np.full((len(at), len(pairs)), np.nan)
+        for j, (assembly, model) in enumerate(pairs):
+            if name in assembly.columns[model]:
+                out[:, j] = assembly.columns[model][name][i, at]
+                if name not in THRESHOLDS:
+                    out[blocked[j], j] = np.nan
+        numbers[name] = out
+    return numbers
+
+
+def _words(words: Sequence[str], codes: npt.NDArray[np.integer[Any]]) -> pa.Array:
+    """The word of each code, row by row: few words on many rows, which are never made into Python strings."""
+    distinct = pa.array(words, pa.large_string())
+    return pa.DictionaryArray.from_arrays(codes.ravel().astype(np.int32), distinct).dictionary_decode()
+
+
+def _merged(parts: Sequence[pd.Categorical[str]]) -> pa.Array:
+    """Words of several columns of the same length, interleaved."""
+    words = sorted({word for part in parts for word in part.categories})
+    return _words(words, np.column_stack([part.set_categories(words).codes for part in parts]))
+
+
+def _column(values: npt.NDArray[Any] | pa.Array, kind: pa.DataType, shape: tuple[int, ...]) -> pa.Array:
+    """A column's values, broadcast to ``shape`` and read row by row, as the schema's type."""
+    if isinstance(values, pa.Array):
+        return values
+    flat = np.broadcast_to(values, shape).ravel()
+    return pa.array(flat.view("datetime64[us]") if pa.types.is_timestamp(kind) else flat, kind)
 
 
 def _status(
     assembly: Assembly, model: str, i: int, at: npt.NDArray[np.int64], origin: Origin, *, live: bool
-) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-    status = np.full(len(at), "ok", dtype=object)
-    reason = origin.degraded[i, at].copy()
-    flat = origin.flat[i, at]
-    reason[flat] += "prices were flat for 24 hours, the feed may be stale; "
+) -> tuple[pd.Categorical[str], pd.Categorical[str]]:
+    """Status of a symbol's rows, and the reasons for it."""
+    flat, absent = origin.flat[i, at], origin.absent[i, at]
     undefined = np.isnan(assembly.columns[model]["threshold_normal"][i, at])
-    reason[undefined] += "regimes are not defined yet; "
-    status[reason != ""] = "degraded"
-    if model == ENSEMBLE:
-        answered = assembly.answered[i, at]
-        for step, name in enumerate(assembly.ladder[1:], start=1):
-            # A young symbol stays degraded: its regime columns are null, and the reason says who answered.
-            status[(answered == step) & ~undefined] = "fallback"
-            reason[answered == step] += f"{name} answered, the ensemble's members could not; "
     nothing = ~np.isfinite(assembly.columns[model]["variance"][i, at])
-    status[nothing] = "blocked"
-    absent = origin.absent[i, at]
-    reason[nothing & ~absent] += "not enough history for any forecast; "
-    status[absent] = "blocked"
-    reason[absent] += "no bar closed at this origin; "
-    if live:
-        status[flat] = "blocked"
-    stripped = np.array([text.removesuffix("; ") for text in reason], dtype=object)
-    return status, stripped
+    step = assembly.answered[i, at] if model == ENSEMBLE else np.zeros(len(at), dtype=np.int64)
+    causes = {
+        **{cause: origin.degraded[i, at] >> bit & 1 for bit, cause in enumerate(DEGRADING)},
+        "prices were flat for 24 hours, the feed may be stale": flat,
+        "regimes are not defined yet": undefined,
+        **{
+            f"{name} answered, the ensemble's members could not": step == number
+            for number, name in enumerate(assembly.ladder[1:], start=1)
+        },
+        "not enough history for any forecast": nothing & ~absent,
+        "no bar closed at this origin": absent,
+    }
+    degraded = (origin.degraded[i, at] > 0) | flat | undefined
+    # A young symbol stays degraded: its regime columns are null, and the reason says who answered.
+    fallback = (step > 0) & ~undefined
+    blocked = nothing | absent | (flat & live)
+    code = np.select([blocked, fallback, degraded], [STATUSES.index(s) for s in ("blocked", "fallback", "degraded")])
+    return pd.Categorical.from_codes(code, pd.Index(STATUSES)), _reasons(causes)
+
+
+def _reasons(causes: Mapping[str, npt.NDArray[Any]]) -> pd.Categorical[str]:
+    """All causes that hold, row by row, as one text."""
+    flags = sum(holds.astype(np.int64) << bit for bit, holds in enumerate(causes.values()))
+    distinct, code = np.unique(flags, return_inverse=True)
+    texts = ["; ".join(cause for bit, cause in enumerate(causes) if flag >> bit & 1) for flag in distinct.tolist()]
+    return pd.Categorical.from_codes(code, pd.Index(texts))
 
 
 def _joint(hashes: Mapping[str, str]) -> str:

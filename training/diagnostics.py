@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from training.comparison import diebold_mariano, gain, newey_west_lags
 from training.sample import Sample, samples, scored
 from training.scorecard import nullable
 
-__all__ = ["OPPONENTS", "diagnostics", "headline"]
+__all__ = ["OPPONENTS", "diagnose", "diagnostics", "headline", "joined"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -71,17 +71,30 @@ def diagnostics(
         horizon: origins with a complete target, how many of them it forecast, and how many were scored),
         ``gains`` (the rows of ``headline``) and ``pooled`` (hits and calibration error over all symbols).
     """
+    return joined(diagnose(sample, model, opponents) for sample in samples(forecasts, realised, start, end))
+
+
+def diagnose(sample: Sample, model: str = ENSEMBLE, opponents: Sequence[str] = OPPONENTS) -> dict[str, Any]:
+    """What ``diagnostics`` tells of one horizon."""
+    days = np.unique(sample.days[sample.shocked])
+    keys = [{"model": name, "horizon_hours": sample.horizon} for name in sample.models]
+    return {
+        "shock_days": {str(sample.horizon): [str(np.datetime64(int(day), "D")) for day in days]},
+        "coverage": [key | _coverage(sample, m) for m, key in enumerate(keys)],
+        "gains": list(_gains(sample, model, opponents)),
+        "pooled": [key | _pooled(sample, m) for m, key in enumerate(keys)],
+    }
+
+
+def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``diagnose`` told of several horizons, as one document."""
     found: dict[str, Any] = {"shock_days": {}, "coverage": [], "gains": [], "pooled": []}
-    for sample in samples(forecasts, realised, start, end):
-        days = np.unique(sample.days[sample.shocked])
-        found["shock_days"][str(sample.horizon)] = [str(np.datetime64(int(day), "D")) for day in days]
-        found["gains"] += _gains(sample, model, opponents)
-        for index, name in enumerate(sample.models):
-            key = {"model": name, "horizon_hours": sample.horizon}
-            found["coverage"].append(key | _coverage(sample, index))
-            found["pooled"].append(key | _pooled(sample, index))
-    for part in ("coverage", "pooled"):
-        found[part].sort(key=lambda row: (row["model"], row["horizon_hours"]))
+    for part in parts:
+        found["shock_days"] |= part["shock_days"]
+        for name in ("coverage", "gains", "pooled"):
+            found[name] += part[name]
+    for name in ("coverage", "pooled"):
+        found[name].sort(key=lambda row: (row["model"], row["horizon_hours"]))
     return found
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,23 +18,24 @@ from typing import Any, Final
 import pandas as pd
 
 from features import locking
-from features.errors import DataStale, Interrupted, UsageError
+from features.errors import DataStale, UsageError
 from features.market import Market
 from features.store import write_atomically
 from models import table
 from models.base import ENSEMBLE
 from models.ensemble import Assembly
 from training.assembly import Origin, Provenance, assemble, table_rows
-from training.config import RunConfig
-from training.diagnostics import diagnostics
-from training.folds import FoldResult, committed, fold_key, read_fold, run_fold
-from training.material import Material, prepare
-from training.scorecard import SCORED_COLUMNS, score, to_json_bytes
+from training.config import Component, RunConfig
+from training.costs import Meter
+from training.diagnostics import diagnose, joined
+from training.engine import Engine, Progress
+from training.folds import FoldResult, Rows, commit, committed, fold_key, forecast_fold, read_fold
+from training.material import Material, give_back, prepare
+from training.sample import samples
+from training.scorecard import SCORED_COLUMNS, score_document, score_rows, to_json_bytes
 from training.splits import Fold, PurgedWalkForward, utc
 
-__all__ = ["Evaluation", "Progress", "evaluate", "plan", "run_folds"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["Evaluation", "evaluate", "plan", "run_folds"]
 
 # Bars that a first fit needs: two months hold every hour of the week eight times, and a few thousand labels.
 HISTORY_BEFORE_FIRST_FOLD: Final = pd.Timedelta(days=60)
@@ -104,20 +104,27 @@ def evaluate(
     out: str | Path,
     symbols: Sequence[str] | None = None,
     jobs: int = 2,
+    engine: Engine | None = None,
     progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> Evaluation:
     """Forecast every hour of ``start <= origin < end`` out of sample and score it.
 
     Writes ``forecasts.parquet``, ``scores.json`` and ``diagnostics.json`` to ``out``, and a folder a fold beside them;
     finished folds are not made again, and the result is the same to the byte. ``symbols`` limits the rows written; members
-    learn from all. Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale``
-    where the data end before ``start``, ``Locked`` where another process writes to ``out``, ``Interrupted`` when stopped.
+    learn from all. ``engine``: where folds are made (None: by ``jobs`` processes of this machine); no result depends on it.
+    ``meter`` counts what each stage costs.
+
+    Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale`` where the data end
+    before ``start``, ``Locked`` where another process writes to ``out``, ``Interrupted`` when stopped.
     """
     first, last, folder = utc(start), utc(end), Path(out)
-    material = prepare(market, config)
+    engine, meter = engine or Engine(jobs), meter or Meter()
+    with meter.stage("prepare"):
+        material = prepare(market, config)
     chosen = _chosen(symbols, material.symbols)
     with locking.writing(folder):
-        return _evaluate(market, material, config, first, last, folder, chosen, jobs, progress)
+        return _evaluate(market, material, config, first, last, folder, chosen, engine, progress, meter)
 
 
 def _evaluate(
@@ -128,23 +135,28 @@ def _evaluate(
     last: pd.Timestamp,
     folder: Path,
     chosen: Sequence[str],
-    jobs: int,
+    engine: Engine,
     progress: Progress | None,
+    meter: Meter,
 ) -> Evaluation:
     _clear(folder)
     folds = plan(material, config, first, last)
-    results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, jobs, progress)
-    forecasts = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
-    assemblies, span = assemble(material, forecasts, config)
+    with meter.stage("folds"):
+        results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, engine, progress, meter)
+        forecasts = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
+    with meter.stage("assemble"):
+        assemblies, span = assemble(material, forecasts, config)
     provenance = Provenance(
         config.sha256, market.data_sha256, {result.first_origin: result.params_sha256 for result in results}
     )
-    rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
-    table.write_parts(rows, folder / "forecasts.parquet")
+    with meter.stage("write"):
+        rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
+        table.write_parts(rows, folder / "forecasts.parquet")
     realised = material.realised(first - CLIMATOLOGY, last)
     weights, importance = _weights(assemblies), _importance(results, first)
     del material, assemblies, forecasts
-    return _scored(folder, config, first, last, realised, weights, importance)
+    with meter.stage("score"):
+        return _scored(folder, config, first, last, realised, weights, importance)
 
 
 def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:
@@ -178,49 +190,46 @@ def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Tim
     return kept
 
 
+@dataclass(frozen=True)
+class _Task:
+    fold: Fold
+    place: Path
+    key: str
+
+
 def run_folds(
     folds: Sequence[Fold],
     material: Material,
     config: RunConfig,
     data_sha256: str,
     folder: Path,
-    jobs: int,
+    engine: Engine,
     progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> list[FoldResult]:
-    """Make the folds that are not there yet, in parallel, and read them all in order of time."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
-
+    """Make the folds that are not there yet, in parallel, keep each as it comes, and read them all in order of time."""
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     # A view of the market holds less than what its hash stands for.
     data = f"{data_sha256} from {material.times[0].isoformat()} to {material.times[-1].isoformat()}"
-    tasks = [(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data)) for fold in folds]
-    missing = [task for task in tasks if not committed(task[1], task[2])]
-    done = len(tasks) - len(missing)
-    if progress is not None:
-        progress("folds", done, len(tasks))
-    calls = (delayed(run_fold)(fold, material.rows, config.members, place, key) for fold, place, key in missing)
-    made = Parallel(n_jobs=min(jobs, max(len(missing), 1)), return_as="generator_unordered")(calls)
-    try:
-        with warnings.catch_warnings():
-            # A worker that has grown by 300 MB is replaced between two folds, with this warning.
-            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            for _ in made:
-                done += 1
-                if progress is not None:
-                    progress("folds", done, len(tasks))
-    except KeyboardInterrupt:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib's, about the folds that are given up here
-            made.close()
-        raise Interrupted(
-            f"stopped with {done} of {len(tasks)} folds kept in {folder}; run the same command again to resume"
-        ) from None
-    if jobs > 1 and missing:
-        # Idle workers would keep their memory through everything that follows.
-        get_reusable_executor().shutdown(wait=True)
-    return [read_fold(place) for _, place, _ in tasks]
+    tasks = [_Task(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data)) for fold in folds]
+    missing = [task for task in tasks if not committed(task.place, task.key)]
+    engine.perform(
+        _forecast,
+        missing,
+        (material.rows, config.members),
+        lambda task, made: commit(made, task.place, task.key),
+        stage="folds",
+        before=len(tasks) - len(missing),
+        folder=folder,
+        progress=progress,
+        meter=meter,
+    )
+    return [read_fold(task.place) for task in tasks]
+
+
+def _forecast(task: _Task, shared: tuple[Rows, Sequence[Component]]) -> FoldResult:
+    return forecast_fold(task.fold, *shared)
 
 
 def _scored(
@@ -232,10 +241,17 @@ def _scored(
     weights: pd.DataFrame,
     importance: pd.DataFrame,
 ) -> Evaluation:
-    forecasts = table.read_parquet(folder / "forecasts.parquet", columns=SCORED_COLUMNS)
-    scores = score(forecasts, realised, start=start, end=end, proxy=config.proxy)
+    give_back()
     opponents = [m.kind for m in config.members if m.kind in ("har_seasonal", "garch", "har", "ewma")]
-    told = diagnostics(forecasts, realised, start=start, end=end, model=ENSEMBLE, opponents=opponents)
+
+    def judged(forecasts: pd.DataFrame) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        found = list(samples(forecasts, realised, start, end))
+        return [row for s in found for row in score_rows(s)], [diagnose(s, ENSEMBLE, opponents) for s in found]
+
+    # No name is given to a horizon's rows: they are gone before the next ones are read.
+    horizons = list(map(judged, table.read_horizons(folder / "forecasts.parquet", SCORED_COLUMNS)))
+    scores = score_document([row for rows, _ in horizons for row in rows], start=start, end=end, proxy=config.proxy)
+    told = joined(part for _, parts in horizons for part in parts)
     told["weights"] = json.loads(weights.reset_index().to_json(orient="records", date_format="iso"))
     write_atomically(folder / "scores.json", to_json_bytes(scores))
     write_atomically(folder / "diagnostics.json", to_json_bytes(told))

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,22 +22,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.panel import MICROSECONDS_PER_HOUR
 from models.boosting import LightGBM
 from models.catalogue import make
 from models.members import Member
+from models.training_rows import TrainingRows
 from training.config import Component, RunConfig
 from training.splits import Fold
 
 __all__ = [
+    "LIBRARIES",
     "FoldResult",
     "Rows",
     "code_sha256",
+    "commit",
+    "committed",
     "flat",
     "fold_key",
+    "forecast_fold",
     "micros",
     "purged_labels",
     "read_fold",
-    "run_fold",
     "state_sha256",
     "training_rows",
     "wide",
@@ -77,6 +82,14 @@ class Rows:
         y = pd.DataFrame(self.variance[mask], index=index, columns=list(self.horizons), copy=False)
         return X, y
 
+    def training(self, mask: npt.NDArray[np.bool_]) -> TrainingRows:
+        """The rows under ``mask``, to be learnt from; features are not copied."""
+        at = np.flatnonzero(mask)
+        return TrainingRows(
+            self.features, self.columns, at, self.symbol[at], self.symbols, self.origin[at], self.variance[at],
+            self.horizons,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FoldResult:
@@ -92,19 +105,18 @@ class FoldResult:
     importance: pd.DataFrame
 
 
-def training_rows(fold: Fold, rows: Rows) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Features and targets that may train a fold: origins before its border, labels known by then (law P)."""
+def training_rows(fold: Fold, rows: Rows) -> TrainingRows:
+    """The rows that may train a fold: origins before its border, labels known by then (law P)."""
     past = rows.origin < micros(fold.test_start)
     if fold.train_start is not None:
         past &= rows.origin >= micros(fold.train_start)
-    X, y = rows.frame(past)
-    return X, purged_labels(y, fold.train_end)
+    return purged_labels(rows.training(past), fold.train_end)
 
 
-def purged_labels(y: pd.DataFrame, known_by: pd.Timestamp) -> pd.DataFrame:
-    """Labels with every one nulled whose interval ends after ``known_by`` (law P)."""
-    origins = pd.DatetimeIndex(y.index.get_level_values("origin"))
-    return pd.DataFrame({h: y[h].where(origins + pd.Timedelta(hours=int(h)) <= known_by) for h in y.columns})
+def purged_labels(past: TrainingRows, known_by: pd.Timestamp) -> TrainingRows:
+    """The same rows with every label nulled whose interval ends after ``known_by`` (law P)."""
+    ends = past.origin[:, None] + np.array(past.horizons) * MICROSECONDS_PER_HOUR
+    return replace(past, variance=np.where(ends <= micros(known_by), past.variance, np.nan))
 
 
 def fold_key(fold: Fold, config: RunConfig, data_sha256: str) -> str:
@@ -133,22 +145,15 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-def run_fold(fold: Fold, rows: Rows, members: Sequence[Component], folder: Path, key: str) -> None:
-    """Fit, forecast and commit one fold; does nothing where the folder holds it already."""
-    if committed(folder, key):
-        return
-    _commit(forecast_fold(fold, rows, members), folder, key)
-
-
 def forecast_fold(fold: Fold, rows: Rows, members: Sequence[Component]) -> FoldResult:
     """Fit each member on what was known at the fold's border, and forecast its test rows."""
-    X, y = training_rows(fold, rows)
+    past = training_rows(fold, rows)
     test, _ = rows.frame((rows.origin >= micros(fold.test_start)) & (rows.origin < micros(fold.test_end)))
     forecasts: dict[str, pd.DataFrame] = {}
     digests: dict[str, str] = {}
     importance: dict[str, pd.DataFrame] = {}
     for component in members:
-        member = make(component.kind, component.params).fit(X, y)
+        member = make(component.kind, component.params).learn(past)
         forecasts[component.kind] = member.predict_log(test)
         digests[component.kind] = state_sha256(member)
         if isinstance(member, LightGBM):
@@ -215,8 +220,8 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     return forecasts
 
 
-def _commit(result: FoldResult, folder: Path, key: str) -> None:
-    """Write beside, flush to disk, rename: a kill leaves the old state or the new one."""
+def commit(result: FoldResult, folder: Path, key: str) -> None:
+    """Keep a fold: write beside, flush to disk, rename, so that a kill leaves the old state or the new one."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
     try:

@@ -20,7 +20,15 @@ from training.comparison import BLOCK_DAYS, model_confidence_set
 from training.sample import Sample, samples, scored
 from training.splits import utc
 
-__all__ = ["SCORED_COLUMNS", "nullable", "score", "scores_schema", "to_json_bytes"]
+__all__ = [
+    "SCORED_COLUMNS",
+    "nullable",
+    "score",
+    "score_document",
+    "score_rows",
+    "scores_schema",
+    "to_json_bytes",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,15 +101,41 @@ def score(
         DataInvalid: for duplicate keys, origins off the hour, variances that are not positive, or forecasts
             of a symbol or horizon that ``realised`` does not hold.
     """
-    rows = [row for sample in samples(forecasts, realised, start, end) for row in _rows(sample)]
-    rows.sort(key=lambda row: (row["model"], row["horizon_hours"], row["symbol"]))
+    rows = [row for sample in samples(forecasts, realised, start, end) for row in score_rows(sample)]
+    return score_document(rows, start=start, end=end, proxy=proxy)
+
+
+def score_document(
+    rows: Sequence[dict[str, Any]], *, start: pd.Timestamp | str, end: pd.Timestamp | str, proxy: str
+) -> dict[str, Any]:
+    """The document that ``scores_schema`` describes, of the ``score_rows`` of every sample."""
     return {
         "schema_version": SCHEMA_VERSION,
         "proxy": proxy,
         "start": _iso(utc(start)),
         "end": _iso(utc(end)),
-        "scores": rows,
+        "scores": sorted(rows, key=lambda row: (row["model"], row["horizon_hours"], row["symbol"])),
     }
+
+
+def score_rows(sample: Sample) -> Iterator[dict[str, Any]]:
+    """Every score of every model and symbol of one horizon, and their means over symbols."""
+    qlike_x = sample.qlike_x
+    cells = [
+        [_cell(sample, m, s, qlike_x[m, s]) for s in range(len(sample.symbols))] for m in range(len(sample.models))
+    ]
+    inside = {symbol: _confidence_set(sample, qlike_x[:, s]) for s, symbol in enumerate(sample.symbols)}
+    inside[ALL_SYMBOLS] = _confidence_set(sample, _symbol_mean(qlike_x))
+    for m, model in enumerate(sample.models):
+        raw = dict(zip(sample.symbols, cells[m], strict=True))
+        for symbol, values in {**raw, ALL_SYMBOLS: _over_symbols(cells[m])}.items():
+            values |= {
+                "brier_skill_stress": 1.0 - values["brier_stress"] / values["climatology_stress"],
+                "brier_skill_onset": 1.0 - values["brier_onset"] / values["climatology_onset"],
+            }
+            row: dict[str, Any] = {"model": model, "horizon_hours": sample.horizon, "symbol": symbol}
+            row |= {name: nullable(values[name]) for name in FIELDS if name in values}
+            yield row | {"n": int(values["n"]), "in_mcs90": inside[symbol].get(model)}
 
 
 def to_json_bytes(scores: dict[str, Any]) -> bytes:
@@ -145,22 +179,6 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(sample: Sample) -> Iterator[dict[str, Any]]:
-    cells = [[_cell(sample, m, s) for s in range(len(sample.symbols))] for m in range(len(sample.models))]
-    inside = {symbol: _confidence_set(sample, sample.qlike_x[:, s]) for s, symbol in enumerate(sample.symbols)}
-    inside[ALL_SYMBOLS] = _confidence_set(sample, _symbol_mean(sample.qlike_x))
-    for m, model in enumerate(sample.models):
-        raw = dict(zip(sample.symbols, cells[m], strict=True))
-        for symbol, values in {**raw, ALL_SYMBOLS: _over_symbols(cells[m])}.items():
-            values |= {
-                "brier_skill_stress": 1.0 - values["brier_stress"] / values["climatology_stress"],
-                "brier_skill_onset": 1.0 - values["brier_onset"] / values["climatology_onset"],
-            }
-            row: dict[str, Any] = {"model": model, "horizon_hours": sample.horizon, "symbol": symbol}
-            row |= {name: nullable(values[name]) for name in FIELDS if name in values}
-            yield row | {"n": int(values["n"]), "in_mcs90": inside[symbol].get(model)}
-
-
 def _over_symbols(cells: Sequence[dict[str, float]]) -> dict[str, float]:
     """Equal-weighted means of the symbols that have a value; ``n`` adds up."""
     return {
@@ -169,7 +187,7 @@ def _over_symbols(cells: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _cell(sample: Sample, m: int, s: int) -> dict[str, float]:
+def _cell(sample: Sample, m: int, s: int, qlike_x: FloatArray) -> dict[str, float]:
     truth = {name: values[s] for name, values in sample.truth.items()}
     y, r, stress, onset = truth["variance"], truth["log_return"], truth["stress"], truth["onset"]
     variance = sample.column(m, s, "variance")
@@ -180,7 +198,7 @@ def _cell(sample: Sample, m: int, s: int) -> dict[str, float]:
     return {
         "n": float((sample.common[s] & (sample.rows[m, s] >= 0)).sum()),
         "qlike": _mean(sample.qlike[m, s]),
-        "qlike_x": _mean(sample.qlike_x[m, s]),
+        "qlike_x": _mean(qlike_x),
         "mse_log": scored(losses.mse_log, y, variance),
         "crps_log": scored(losses.crps_log, y, sample.table(m, s, tuple(VARIANCE_LEVELS))),
         "coverage_var_90": scored(losses.coverage, y, sample.column(m, s, "var_q05"), sample.column(m, s, "var_q95")),

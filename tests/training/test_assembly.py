@@ -13,7 +13,7 @@ import pytest
 from features.market import Market
 from models import table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, PROBABILITIES, THRESHOLDS
-from training.assembly import Origin, _status, assemble
+from training.assembly import DEGRADING, Origin, Provenance, _status, assemble, table_rows
 from training.config import RunConfig
 from training.evaluation import Evaluation
 from training.folds import read_fold
@@ -95,7 +95,7 @@ def test_a_feed_is_stale_for_ninety_days_and_then_absent(market: Market, config:
     material = prepare(market.with_tables(funding=funding[funding["funding_time"] <= last]), config)
     whole = slice(0, len(material.times))
     btc = Origin.of(material, whole).degraded[material.symbols.index("BTCUSDT")]
-    stale = material.times[np.array(["funding is stale" in reason for reason in btc])]
+    stale = material.times[btc & 1 << DEGRADING.index("funding is stale") > 0]
     fresh_until = last + pd.Timedelta(hours=24)
     assert stale[0] == fresh_until + pd.Timedelta(hours=1)
     assert stale[-1] == fresh_until + pd.Timedelta(days=90) - pd.Timedelta(hours=1)
@@ -110,7 +110,7 @@ def test_what_came_before_the_span_counts_for_staleness(market: Market, config: 
     whole = Origin.of(material, slice(0, len(material.times)))
     part = Origin.of(material, slice(first, len(material.times)))
     np.testing.assert_array_equal(part.degraded, whole.degraded[:, first:])
-    assert (part.degraded[0] == "funding is stale; ").sum() > 500
+    assert (part.degraded[0] == 1 << DEGRADING.index("funding is stale")).sum() > 500
 
 
 def test_a_young_symbol_has_everything_but_regimes(ensemble: pd.DataFrame) -> None:
@@ -168,7 +168,7 @@ def test_a_young_symbol_stays_degraded_when_a_simpler_model_answers() -> None:
         columns={ENSEMBLE: columns}, answered=np.array([[1, 1]]), ladder=(ENSEMBLE, "gjr"), horizon=1
     )
     nothing = np.zeros((1, 2), dtype=np.bool_)
-    origin = Origin(nothing, nothing, np.full((1, 2), "", dtype=object))
+    origin = Origin(nothing, nothing, np.zeros((1, 2), dtype=np.int64))
     status, reason = _status(assembly, ENSEMBLE, 0, np.array([0, 1]), origin, live=False)
     assert status.tolist() == ["degraded", "fallback"]
     assert all("gjr answered" in text for text in reason)
@@ -224,3 +224,77 @@ def test_forecasts_of_what_the_market_lacks_change_nothing(
         for model, columns in assembly.columns.items():
             for name, values in columns.items():
                 np.testing.assert_array_equal(found[h].columns[model][name], values)
+
+
+def test_threads_change_nothing(members: pd.DataFrame, material: Material, config: RunConfig) -> None:
+    alone, _ = assemble(material, members, config)
+    shared, _ = assemble(material, members, config, jobs=3)
+    for h, assembly in alone.items():
+        for model, columns in assembly.columns.items():
+            for name, values in columns.items():
+                np.testing.assert_array_equal(shared[h].columns[model][name], values)
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_the_grid_cell_by_cell(
+    members: pd.DataFrame, material: Material, config: RunConfig, forecasts: pd.DataFrame
+) -> None:
+    """Each number of the table on disk stands in the assembly at its symbol, hour, horizon and model."""
+    assemblies, span = assemble(material, members, config)
+    times = material.times[span]
+    for row in forecasts.sample(500, random_state=1).itertuples():
+        columns = assemblies[row.horizon_hours].columns[row.model]
+        cell = material.symbols.index(row.symbol), times.get_loc(row.origin)
+        for name in NUMBERS:
+            expected = columns[name][cell] if name in columns else np.nan
+            if row.status == "blocked" and name not in THRESHOLDS:
+                expected = np.nan
+            np.testing.assert_equal(getattr(row, name), expected)
+
+
+def test_rows_that_are_served_stand_for_every_symbol_and_are_blocked_where_prices_stood_still(
+    members: pd.DataFrame, material: Material, config: RunConfig
+) -> None:
+    assemblies, span = assemble(material, members, config)
+    made_at = at("2023-06-16 12:00:07.000025")
+    provenance = Provenance(
+        "c" * 64, "d" * 64, {material.times[span][0]: {ENSEMBLE: "e" * 64}}, made_at, "registry:m/3"
+    )
+    origin = Origin.of(material, span)
+    first, beyond = at("2023-06-16 12:00"), at("2023-06-16 13:00")
+    frames = list(table_rows(assemblies, material, span, origin, provenance, first, beyond, material.symbols))
+    rows = pd.concat(frames, ignore_index=True)
+    table.validate(rows)
+    assert rows.equals(rows.sort_values(["symbol", "origin", "horizon_hours", "model"], ignore_index=True))
+    assert len(rows) == len(material.symbols) * sum(len(a.columns) for a in assemblies.values())
+    assert set(rows["made_at"]) == {made_at}
+    assert set(rows["model_uri"]) == {"registry:m/3"}
+    still = rows[rows["symbol"] == "ETHUSDT"]
+    assert set(still["status"]) == {"blocked"}
+    assert still["reason"].str.startswith("prices were flat for 24 hours, the feed may be stale").all()
+    assert still[[name for name in NUMBERS if name not in THRESHOLDS]].isna().all(axis=None)
+    absent = table_rows(
+        assemblies, material, span, origin, provenance, at("2023-05-22"), at("2023-05-22 01:00"), ["ETHUSDT"]
+    )
+    assert set(pd.concat(absent)["reason"].str.contains("no bar closed at this origin")) == {True}
+    none = table_rows(assemblies, material, span, origin, provenance, beyond, beyond, ["BTCUSDT"])
+    empty = pd.concat(none)
+    assert len(empty) == 0
+    assert (empty.dtypes == rows.dtypes).all()
+
+
+def test_several_causes_are_told_together() -> None:
+    columns = {"variance": np.array([[1e-4, np.nan]]), "threshold_normal": np.full((1, 2), np.nan)}
+    assembly = SimpleNamespace(columns={"har": columns}, answered=np.zeros((1, 2)), ladder=(ENSEMBLE, "gjr"), horizon=1)
+    nothing, flat = np.zeros((1, 2), dtype=np.bool_), np.ones((1, 2), dtype=np.bool_)
+    causes = np.array([[0b1001, 0]])
+    status, reason = _status(assembly, "har", 0, np.array([0, 1]), Origin(nothing, flat, causes), live=False)
+    assert status.tolist() == ["degraded", "blocked"]
+    assert reason.tolist() == [
+        "funding is stale; under 90 days of bars; prices were flat for 24 hours, the feed may be stale; "
+        "regimes are not defined yet",
+        "prices were flat for 24 hours, the feed may be stale; regimes are not defined yet; "
+        "not enough history for any forecast",
+    ]
