@@ -271,7 +271,7 @@ def stopping_after(count: int) -> Callable[[str, int, int], None]:
 def test_an_interrupted_run_says_what_it_kept_and_resumes(
     market: Market, quick: RunConfig, quickly: Evaluation, tmp_path: Path, jobs: int
 ) -> None:
-    with pytest.raises(Interrupted, match=r"1 of 3 folds .* run the same command again"):
+    with pytest.raises(Interrupted, match=r"1 of 3 folds; finished folds .* run the same command again"):
         evaluate(market, quick, start=START, end=END, out=tmp_path, jobs=jobs, progress=stopping_after(1))
     assert not (tmp_path / "forecasts.parquet").exists()
     evaluate(market, quick, start=START, end=END, out=tmp_path, jobs=jobs)

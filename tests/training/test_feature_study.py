@@ -16,6 +16,7 @@ from features.errors import Interrupted, UsageError
 from features.market import Market
 from features.pipeline import FAMILIES
 from training.config import Features, RunConfig
+from training.engine import Engine
 from training.evaluation import plan
 from training.feature_arms import CLASSICAL, EVERY_HOURS, LOG_MEAN, REFERENCES, Arm, Forecasts, forecast, trainable
 from training.feature_gains import OWN, REFERENCE, Scores, Step, gains
@@ -93,7 +94,7 @@ def forecasts(
     arms = [REFERENCES, *map(Arm, sorted(sets))]
     arms += [Arm(families, who, "BTCUSDT") for families in sorted(sets) for who in ("signals", "own")]
     folder = tmp_path_factory.mktemp("folds")
-    return forecast(arms, {b.family: b.columns for b in found}, material, folds, config, "data", folder, 1)
+    return forecast(arms, {b.family: b.columns for b in found}, material, folds, config, "data", folder, Engine(1))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_an_arm_reads_its_own_columns_and_nothing_of_the_future(
     for name, other in {"as it is": rows, **poisoned}.items():
         for families in (base, (*base, "oracle")):
             folder = tmp_path / f"{name} {len(families)}"
-            forecast([Arm(families)], columns, replace(material, rows=other), [fold], ridge, name, folder, 1)
+            forecast([Arm(families)], columns, replace(material, rows=other), [fold], ridge, name, folder, Engine(1))
             (place,) = folder.iterdir()
             made[name, len(families)] = read_fold(place).forecasts
     for name in ("future", "oracle", "off the clock"):
@@ -234,7 +235,9 @@ def test_finished_fits_are_not_made_again(
 
     def again() -> Iterator[tuple[str, int, int]]:
         seen.clear()
-        forecast([REFERENCES], columns, material, folds, config, "data", tmp_path, 1, lambda *at: seen.append(at))
+        forecast(
+            [REFERENCES], columns, material, folds, config, "data", tmp_path, Engine(1), lambda *at: seen.append(at)
+        )
         return iter(seen)
 
     assert next(again()) == ("fits", 0, len(folds))
@@ -249,7 +252,7 @@ def test_the_mean_of_members_is_levelled_on_its_own_resolved_forecasts(
     found: list[Block], material: Material, folds: list[Fold], config: RunConfig, tmp_path: Path
 ) -> None:
     columns, arm, horizon = {b.family: b.columns for b in found}, Arm(("memory", "calendar", "volume")), 4
-    made = forecast([arm], columns, material, folds, config, "data", tmp_path, 1)[arm]
+    made = forecast([arm], columns, material, folds, config, "data", tmp_path, Engine(1))[arm]
     raw = pd.concat([read_fold(place).forecasts for place in sorted(tmp_path.iterdir())])
     log = 0.5 * (raw["har_x", horizon] + raw["lightgbm", horizon])
     came = material.realised(START - pd.Timedelta(days=90), END).xs(horizon, level="horizon_hours")["variance"]
@@ -280,7 +283,7 @@ def test_a_young_symbol_warms_up_later_on_its_own(
     found: list[Block], material: Material, folds: list[Fold], config: RunConfig, tmp_path: Path
 ) -> None:
     columns, families = {b.family: b.columns for b in found}, ("memory", "calendar")
-    made = forecast([Arm(families, "own", "SOLUSDT")], columns, material, folds, config, "data", tmp_path, 1)
+    made = forecast([Arm(families, "own", "SOLUSDT")], columns, material, folds, config, "data", tmp_path, Engine(1))
     (own,) = made.values()
     assert [fold.index for fold in folds] == [-1, 0, 1]
     assert material.times[own.span][0] == START
@@ -288,7 +291,7 @@ def test_a_young_symbol_warms_up_later_on_its_own(
     assert told.tolist() == [symbol == "SOLUSDT" for symbol in material.symbols]
     early = [replace(fold, train_end=fold.train_end - pd.Timedelta(days=30)) for fold in folds if fold.index >= 0]
     with pytest.raises(UsageError, match=r"training rows \(of SOLUSDT\)"):
-        forecast([Arm(families, "own", "SOLUSDT")], columns, material, early, config, "data", tmp_path, 1)
+        forecast([Arm(families, "own", "SOLUSDT")], columns, material, early, config, "data", tmp_path, Engine(1))
 
 
 def test_a_stop_keeps_finished_fits(
@@ -300,7 +303,7 @@ def test_a_stop_keeps_finished_fits(
 
     columns = {b.family: b.columns for b in found}
     with pytest.raises(Interrupted, match=f"stopped at 2 of 3 fits; finished fits are kept in {tmp_path}"):
-        forecast([REFERENCES], columns, material, folds, config, "data", tmp_path, 1, stop)
+        forecast([REFERENCES], columns, material, folds, config, "data", tmp_path, Engine(1), stop)
     assert len(list(tmp_path.iterdir())) == 2
 
 

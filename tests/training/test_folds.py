@@ -15,18 +15,20 @@ import pandas as pd
 import pytest
 
 from models.catalogue import make
+from models.training_rows import TrainingRows
 from training import folds
 from training.config import Component, RunConfig, WalkForward
 from training.evaluation import plan
 from training.folds import (
+    FoldResult,
     Rows,
+    commit,
     committed,
     flat,
     fold_key,
     forecast_fold,
     purged_labels,
     read_fold,
-    run_fold,
     state_sha256,
     training_rows,
     wide,
@@ -65,15 +67,16 @@ def test_law_p_holds_on_the_folds_in_use(
     assert len(used) == 3
     rows = material.rows
     for fold in used:
-        X, y = training_rows(fold, rows)
-        origins = X.index.get_level_values("origin")
+        past = training_rows(fold, rows)
+        origins = pd.DatetimeIndex(past.origin.astype("datetime64[us]"), tz="UTC")
+        np.testing.assert_array_equal(past.features[past.row], rows.features[np.isin(rows.origin, past.origin)])
         assert origins.max() == fold.test_start - HOUR
         oldest = material.times[0] if window is None else fold.test_start - embargo * HOUR - pd.Timedelta(days=30)
         assert origins.min() == oldest
         for j, h in enumerate(rows.horizons):
             ends = origins + h * HOUR
             last = fold.test_start - embargo * HOUR
-            known = ~np.isnan(y[h].to_numpy())
+            known = ~np.isnan(past.variance[:, j])
             assert ends[known].max() == last  # nothing later, and the newest admissible label is there
             at = pd.DatetimeIndex(rows.origin.astype("datetime64[us]"), tz="UTC")
             trains = (at >= oldest) & (at < fold.test_start)
@@ -88,7 +91,8 @@ def test_purged_labels_against_a_loop() -> None:
     y = pd.DataFrame(rng.random((80, 3)), index=index, columns=[1, 4, 24])
     y.iloc[5, 1] = np.nan
     known_by = origins[30]
-    found = purged_labels(y, known_by)
+    past = TrainingRows.of(pd.DataFrame({"x": 0.0}, index=index), y)
+    found = pd.DataFrame(purged_labels(past, known_by).variance, index=index, columns=y.columns)
     for (symbol, origin), row in y.iterrows():
         for h in y.columns:
             ends_later = origin + pd.Timedelta(hours=h) > known_by
@@ -147,9 +151,9 @@ def test_the_key_follows_config_data_code_and_borders(
 
 
 def test_the_state_hash_sees_one_bit_and_survives_a_restore(fold: Fold, material: Material) -> None:
-    X, y = training_rows(fold, material.rows)
+    past = training_rows(fold, material.rows)
     for component in MEMBERS:
-        member = make(component.kind, component.params).fit(X, y)
+        member = make(component.kind, component.params).learn(past)
         digest = state_sha256(member)
         again = make(component.kind, component.params).restore(member.state())
         assert state_sha256(again) == digest
@@ -170,7 +174,7 @@ def test_flat_and_wide_are_inverse() -> None:
 
 def test_a_fold_is_read_as_it_was_made(fold: Fold, material: Material, tmp_path: Path) -> None:
     made = forecast_fold(fold, material.rows, MEMBERS)
-    run_fold(fold, material.rows, MEMBERS, tmp_path / "fold", "key")
+    commit(made, tmp_path / "fold", "key")
     read = read_fold(tmp_path / "fold")
     assert read.first_origin == fold.test_start
     assert read.params_sha256 == made.params_sha256
@@ -182,16 +186,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_finished_fold_is_not_made_again(fold: Fold, material: Material, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def quick(fold: Fold, material: Material) -> FoldResult:
+    return forecast_fold(fold, material.rows, QUICK)
+
+
+def test_a_fold_made_under_another_key_takes_the_place_of_the_first(quick: FoldResult, tmp_path: Path) -> None:
     place = tmp_path / "fold"
-    run_fold(fold, material.rows, QUICK, place, "key")
+    commit(quick, place, "key")
+    assert committed(place, "key")
     before = place.stat().st_ino
-    run_fold(fold, material.rows, QUICK, place, "key")
-    assert place.stat().st_ino == before
-    run_fold(fold, material.rows, QUICK, place, "other key")
+    commit(quick, place, "other key")
     assert place.stat().st_ino != before
     assert committed(place, "other key")
     assert not committed(place, "key")
+    assert [file.name for file in tmp_path.iterdir()] == ["fold"]
 
 
 def _cut(file: Path) -> None:
@@ -217,21 +226,21 @@ def _flip(file: Path) -> None:
         shutil.rmtree,
     ],
 )
-def test_a_damaged_fold_is_made_again(
-    fold: Fold, material: Material, tmp_path: Path, damage: Callable[[Path], Any]
+def test_a_damaged_fold_is_not_taken_for_a_finished_one(
+    quick: FoldResult, tmp_path: Path, damage: Callable[[Path], Any]
 ) -> None:
     place = tmp_path / "fold"
-    run_fold(fold, material.rows, QUICK, place, "key")
+    commit(quick, place, "key")
     whole = contents(place)
     damage(place)
     assert not committed(place, "key")
-    run_fold(fold, material.rows, QUICK, place, "key")
+    commit(quick, place, "key")
     assert contents(place) == whole
 
 
 @pytest.mark.parametrize("target", ["fsync", "rename"])
 def test_a_commit_that_fails_leaves_nothing(
-    fold: Fold, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+    quick: FoldResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -239,7 +248,7 @@ def test_a_commit_that_fails_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(*((os, "fsync") if target == "fsync" else (Path, "rename")), fail)
         with pytest.raises(OSError, match="No space left"):
-            run_fold(fold, material.rows, QUICK, tmp_path / "folds" / "fold", "key")
+            commit(quick, tmp_path / "folds" / "fold", "key")
     assert list((tmp_path / "folds").iterdir()) == []
-    run_fold(fold, material.rows, QUICK, tmp_path / "folds" / "fold", "key")
+    commit(quick, tmp_path / "folds" / "fold", "key")
     assert committed(tmp_path / "folds" / "fold", "key")
