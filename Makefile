@@ -1,5 +1,5 @@
 # The developer's whole interface. Every target sets up what it needs by itself.
-# make demo | test | fuzz | lint | format | types | notebooks | docs | bench | lock
+# make demo | test | fuzz | lint | format | types | notebooks | docs | bench | scaling | lock
 
 # The first Python that is there; name another with make PYTHON=...
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p)),$(p))))
@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz format lint types notebooks docs bench lock clean
+.PHONY: setup demo test fuzz format lint types notebooks docs bench scaling lock clean
 
 setup: $(STAMP)
 
@@ -50,12 +50,28 @@ notebooks: setup
 docs: setup
 	$(BIN)/forecaster features list > docs/features.md
 
-# Speed as ratios against peers; STORE=DIR names the store (default: a simulated one).
+# Speed as ratios against peers: each goal one file of benchmarks/, JSON lines in build/bench, all of them on one page.
+# STORE=DIR names a store of real data (default: a simulated one); `make bench-garch_refits` measures one goal alone.
 STORE ?= build/benchmark-store
-bench: setup
-	test -f $(STORE)/manifest.json || $(BIN)/forecaster data import --from simulated seed:7 --store $(STORE)
-	$(BIN)/python benchmarks/feature_matrix.py --store $(STORE)
-	$(BIN)/python benchmarks/trades_to_bars.py
+BENCHMARKS := garch_refits garch_process garch_likelihood jump_model hidden_markov plain_walkforward two_workers \
+	live_memory feature_matrix trades_to_bars
+WITH_STORE := $(filter-out live_memory trades_to_bars,$(BENCHMARKS))
+
+$(STORE)/manifest.json: | setup
+	$(BIN)/forecaster data import --from simulated seed:7 --store $(STORE)
+
+# A goal whose gate fails does not keep the others from being measured; the page says so, and fails.
+bench-%: setup $(STORE)/manifest.json
+	mkdir -p build/bench
+	-$(BIN)/python benchmarks/$*.py $(if $(filter $*,$(WITH_STORE)),--store $(STORE)) > build/bench/$*.jsonl
+
+bench: $(BENCHMARKS:%=bench-%)
+	$(BIN)/python benchmarks/page.py build/bench docs/benchmarks.md
+
+# How the cost grows with symbols, years and members: hours, kept cell by cell.
+scaling: setup
+	$(BIN)/python benchmarks/scaling.py --work build/scaling
+	$(BIN)/python benchmarks/scaling.py --work build/scaling --page docs/scaling.md
 
 # Needs uv. Works for every platform and Python version at once, and names no download host.
 lock:

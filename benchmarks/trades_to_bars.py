@@ -6,9 +6,9 @@ Generates a seeded file of aggregate trades over one month (once a folder) and r
 own: ``ours`` makes all measures, the volume clock included, and the others the plain bar alone (prices, volumes, taker
 volumes, counts). ``import`` is the command line's whole import into a store, of one-minute and hourly bars. CPU time is
 user and system time of the process: ``cpu_seconds`` all of it, ``startup_cpu_seconds`` until its libraries are imported
-and its compiled code is loaded from numba's cache. JSON lines on stdout: one a run, then the ratios of CPU time (best of
-the rounds), with and without the start, and the quality gate: every minute's sums equal to DuckDB's (relative 1e-12),
-counts and prices exactly. The goals are for the ratios without the start, as compilation is no part of them.
+and its compiled code is loaded from numba's cache. Runs are told on stderr; on stdout a JSON line a peer: ratio of CPU time
+without the start, as compilation is no part of it, and the quality gate: every minute's sums equal to DuckDB's (relative
+1e-12), counts and prices exactly, peak memory within its bound.
 
 ``--encoding delta`` packs instants and ids as differences (DELTA_BINARY_PACKED, zstd), a quarter of the size of
 ``default``, which is what pyarrow writes unasked (snappy). Polars is measured if it can be imported.
@@ -19,13 +19,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
+
+from measuring import Gate, Result, Timing, child, note, of, tell
 
 START: Final = 1_704_067_200_000
 MONTH: Final = 31 * 86_400_000
@@ -39,15 +41,15 @@ MAX_RSS: Final = 800
 GOALS: Final = {"pandas": 8.0, "polars": 1.5}
 
 
-def main() -> None:
+def main() -> int:
     """Parse, generate, measure."""
     options = _options()
     if options.run:
         found = RUNS[options.run](Path(options.file), options)
-        _tell({"tool": options.run, **(found or {})})
-        return
+        print(json.dumps({"tool": options.run, **(found or {})}), flush=True)
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
-        _measure(options, Path(options.folder or temporary))
+        return _measure(options, Path(options.folder or temporary))
 
 
 def _options() -> argparse.Namespace:
@@ -56,13 +58,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", help="where the files are generated and kept; default: a temporary one")
     parser.add_argument("--encoding", choices=("delta", "default"), default="delta")
     parser.add_argument("--csv", action="store_true", help="measure the zipped CSV file, too")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="two million trades, one round")
     parser.add_argument("--run", choices=sorted(RUNS), help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.trades, options.rounds = 2_000_000, 1
+    return options
 
 
-def _measure(options: argparse.Namespace, folder: Path) -> None:
+def _measure(options: argparse.Namespace, folder: Path) -> int:
     place = folder / f"{options.encoding}-{options.trades}" / PLACE
     parquet, archive = place / f"{STEM}.parquet", place / f"{STEM}.zip"
     for file, made in ((parquet, "generate"), *([(archive, "compress")] if options.csv else [])):
@@ -74,57 +80,60 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     for _ in range(options.rounds):
         for tool in tools:
             runs.setdefault(tool, []).append(_child(tool, parquet, options))
-            _tell(runs[tool][-1])
+            note(json.dumps(runs[tool][-1]))
     if options.csv:
-        _tell(_child("ours", archive, options))
-    ratios = _ratios(runs, lambda run: run["cpu_seconds"] - run["startup_cpu_seconds"])
-    whole = _ratios(runs, lambda run: run["cpu_seconds"])
+        note(json.dumps(_child("ours", archive, options)))
+    return tell(_results(runs, _child("gate", parquet, options), options))
+
+
+def _results(
+    runs: dict[str, list[dict[str, Any]]], gate: dict[str, Any], options: argparse.Namespace
+) -> Iterator[Result]:
+    """A figure a peer, without the start of either process; memory is part of the gate."""
     peak = max(run["peak_rss_mib"] for tool in ("ours", "import") for run in runs[tool])
-    met = {tool: ratios[tool] >= goal for tool, goal in GOALS.items() if tool in ratios}
-    gate = _child("gate", parquet, options)
-    met["memory"] = peak <= MAX_RSS
-    _tell({"cpu_ratio": ratios, "cpu_ratio_with_start": whole, "goals": GOALS, "peak_rss_mib": peak, "met": met})
-    _tell({key: gate[key] for key in ("tool", "minutes", "largest_relative_difference", "equal")})
+    passed = gate["equal"] and peak <= MAX_RSS
+    what = (
+        f"every minute's sums equal to DuckDB's to 1e-12, counts and prices exactly, peak memory at most {MAX_RSS} MiB"
+    )
+    figures = {name: gate[name] for name in ("minutes", "largest_relative_difference", "equal")}
+    for tool in (tool for tool in PEERS if tool in runs):
+        whole = [_ratio(runs, tool, number, "cpu_seconds") for number in range(options.rounds)]
+        found = {**figures, "peak_rss_mib": peak, "ratio_with_start": round(float(median(whole)), 2)}
+        ours, peer = ([_cost(run) for run in runs[name]] for name in ("ours", tool))
+        timing = (
+            Timing(tuple(ours), tuple(peer), Gate(passed, what, found))
+            if passed
+            else Timing((), (), Gate(False, what, found))
+        )
+        case = f"{options.trades:,} trades, Parquet, {options.encoding}"
+        yield Result("trades to one-minute bars", case, of(tool), timing, GOALS.get(tool))
 
 
-def _ratios(runs: dict[str, list[dict[str, Any]]], cost: Callable[[dict[str, Any]], float]) -> dict[str, float]:
-    """Each peer's cost over ours, the best round of each."""
-    best = {tool: min(map(cost, made)) for tool, made in runs.items() if tool in ("ours", *PEERS)}
-    return {tool: round(best[tool] / best["ours"], 2) for tool in PEERS if tool in best}
+def _cost(run: dict[str, Any]) -> float:
+    """CPU seconds once the libraries are imported and the compiled code is loaded."""
+    return float(run["cpu_seconds"] - run["startup_cpu_seconds"])
+
+
+def _ratio(runs: dict[str, list[dict[str, Any]]], tool: str, number: int, what: str) -> float:
+    return float(runs[tool][number][what] / runs["ours"][number][what])
 
 
 def _child(run: str, file: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One run in a process of its own: what it told, and what it used."""
     arguments = ["--run", run, "--file", str(file), "--trades", str(options.trades), "--encoding", options.encoding]
-    reader, writer = os.pipe()
-    begin = time.perf_counter()
-    program = [sys.executable, __file__, *arguments]
-    child = os.posix_spawn(sys.executable, program, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
-    os.close(writer)
-    with os.fdopen(reader) as told:
-        lines = told.read().splitlines()
-    _, status, used = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"{run} on {file} failed: {' '.join(lines)}")
-    measured = {
+    done = child([sys.executable, __file__, *arguments])
+    told: dict[str, Any] = json.loads(done.told.splitlines()[-1])
+    return told | {
         "file": file.suffix[1:],
-        "trades": options.trades,
-        "encoding": options.encoding,
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
-        "wall_seconds": round(time.perf_counter() - begin, 2),
-        "peak_rss_mib": round(used.ru_maxrss / 1024),
+        "cpu_seconds": round(done.cpu_s, 3),
+        "wall_seconds": round(done.wall_s, 2),
+        "peak_rss_mib": round(done.peak_mib),
     }
-    return json.loads(lines[-1]) | measured
 
 
 def _started() -> dict[str, float]:
     """The CPU time of this process until now."""
-    return {"startup_cpu_seconds": round(time.process_time(), 2)}
-
-
-def _tell(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    return {"startup_cpu_seconds": round(time.process_time(), 3)}
 
 
 def generate(file: Path, options: argparse.Namespace) -> None:
@@ -316,4 +325,4 @@ RUNS: Final[dict[str, Callable[[Path, argparse.Namespace], dict[str, Any] | None
 }  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

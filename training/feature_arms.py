@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.errors import Interrupted, UsageError
+from features.errors import UsageError
 from features.panel import MICROSECONDS_PER_HOUR
 from models.catalogue import make
 from models.combination import level
@@ -28,14 +27,14 @@ from models.distribution import residual_law, states
 from models.ensemble import VARIANCE_FLOOR
 from models.regimes import calibrate, exceedances, probability_columns
 from training.config import Component, RunConfig
-from training.folds import Rows, committed, fold_key, micros, read_fold, run_fold
+from training.engine import Engine, Progress
+from training.folds import FoldResult, Rows, commit, committed, fold_key, forecast_fold, micros, read_fold
 from training.material import NEEDED, Material
 from training.splits import Fold
 
 __all__ = ["CLASSICAL", "EVERY_HOURS", "LOG_MEAN", "REFERENCES", "RIDGE", "Arm", "Forecasts", "forecast", "trainable"]
 
 Array = npt.NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 LOG_MEAN: Final = "log_mean"
 """The mean of the members' log forecasts: the model on which verdicts rest."""
@@ -144,7 +143,7 @@ def forecast(
     config: RunConfig,
     data_sha256: str,
     folder: Path,
-    jobs: int,
+    engine: Engine,
     progress: Progress | None = None,
 ) -> dict[Arm, Forecasts]:
     """Every arm's forecasts over the folds; finished (arm, fold) pairs are kept in ``folder`` and not made again.
@@ -168,24 +167,27 @@ def forecast(
         for fold in own:
             place = folder / f"{fold.test_start:%Y%m%dT%H%M}-{arm.name}"
             tasks.append(_Task(fold, arm, settings.members, chosen, place, fold_key(fold, settings, data)))
-    _in_parallel(
-        [(_fit, task, material.rows) for task in tasks if not committed(task.folder, task.key)],
-        len(tasks), jobs, "fits", f"; finished fits are kept in {folder}", progress,
+    missing = [task for task in tasks if not committed(task.folder, task.key)]
+    engine.perform(
+        _fit, missing, material.rows, lambda task, made: commit(made, task.folder, task.key),
+        stage="fits", before=len(tasks) - len(missing), folder=folder, progress=progress,
     )  # fmt: skip
     places = {arm: [task.folder for task in tasks if task.arm == arm] for arm in dict.fromkeys(arms)}
-    horizons = {h: {k: material.targets[h][k] for k in _TARGETS} for h in config.horizons}
-    made = _in_parallel(
-        [(_levelled, arm, places[arm], material.symbols, material.times, horizons) for arm in places],
-        len(places), jobs, "levels and onset", "", progress,
+    targets = {h: {k: material.targets[h][k] for k in _TARGETS} for h in config.horizons}
+    made: dict[Arm, Forecasts] = {}
+    # What was kept lies on this machine, and so does this short work on it.
+    Engine(engine.jobs).perform(
+        _levelled, list(places.items()), (material.symbols, material.times, targets),
+        lambda task, levelled: made.update({task[0]: levelled}), stage="levels and onset", progress=progress,
     )  # fmt: skip
-    return dict(zip(places, made, strict=True))
+    return {arm: made[arm] for arm in places}
 
 
 _TARGETS: Final = ("variance", "threshold_normal", "threshold_stress", "threshold_crisis", "regime_now")
 
 
-def _fit(task: _Task, rows: Rows) -> None:
-    """Fit and forecast one fold of one arm from the rows and columns that it needs, and keep the result."""
+def _fit(task: _Task, rows: Rows) -> FoldResult:
+    """Fit and forecast one fold of one arm from the rows and columns that it needs."""
     fold = task.fold
     tested = (rows.origin >= micros(fold.test_start)) & (rows.origin < micros(fold.test_end))
     trained = task.arm.trains_on(rows) & (rows.origin < micros(fold.test_start))
@@ -200,17 +202,15 @@ def _fit(task: _Task, rows: Rows) -> None:
         symbol=rows.symbol[at],
         origin=rows.origin[at],
     )
-    run_fold(fold, part, task.members, task.folder, task.key)
+    return forecast_fold(fold, part, task.members)
 
 
 def _levelled(
-    arm: Arm,
-    places: Sequence[Path],
-    symbols: Sequence[str],
-    times: pd.DatetimeIndex,
-    targets: Mapping[int, Mapping[str, Array]],
+    task: tuple[Arm, Sequence[Path]],
+    shared: tuple[Sequence[str], pd.DatetimeIndex, Mapping[int, Mapping[str, Array]]],
 ) -> Forecasts:
     """One arm's forecasts and their mean, each on the level of its own resolved forecasts, and the onset they imply."""
+    (arm, places), (symbols, times, targets) = task, shared
     table = pd.concat([read_fold(place).forecasts for place in places])
     row = pd.Index(symbols).get_indexer(table.index.get_level_values("symbol"))
     column = times.get_indexer(pd.DatetimeIndex(table.index.get_level_values("origin")).as_unit("us"))
@@ -244,37 +244,3 @@ def _onset(log_forecast: Array, came: Mapping[str, Array], times: pd.DatetimeInd
         evidence = np.where(law.learnt, came["variance"], np.nan)
         calibrated = calibrate(above, evidence, thresholds, came["regime_now"], times, horizon)
     return probability_columns(calibrated, came["regime_now"])["p_onset"]
-
-
-def _in_parallel(
-    calls: Sequence[tuple[Any, ...]], total: int, jobs: int, stage: str, kept: str, progress: Progress | None
-) -> list[Any]:
-    """Results in order of calls; what was done before counts as progress."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
-
-    done = total - len(calls)
-    if progress is not None:
-        progress(stage, done, total)
-    results = []
-    made = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator")(
-        delayed(function)(*arguments) for function, *arguments in calls
-    )
-    try:
-        with warnings.catch_warnings():
-            # A worker that has grown by 300 MB is replaced between two tasks, with this warning.
-            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            for result in made:
-                results.append(result)
-                done += 1
-                if progress is not None:
-                    progress(stage, done, total)
-    except KeyboardInterrupt:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib's, about the tasks that are given up here
-            made.close()
-        raise Interrupted(f"stopped at {done} of {total} {stage}{kept}; run the same command again to resume") from None
-    if jobs > 1 and calls:
-        # Idle workers would keep their memory through everything that follows.
-        get_reusable_executor().shutdown(wait=True)
-    return results

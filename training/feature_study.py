@@ -22,6 +22,7 @@ from features.market import Market
 from features.pipeline import FAMILIES, FeaturePipeline
 from features.store import write_atomically
 from training.config import Features, RunConfig
+from training.engine import Engine, Progress
 from training.evaluation import FOLDS, plan
 from training.feature_arms import EVERY_HOURS, LOG_MEAN, REFERENCES, Arm, forecast, trainable
 from training.feature_gains import Kind, Step, gains
@@ -32,8 +33,6 @@ from training.scorecard import to_json_bytes
 from training.splits import Fold, utc
 
 __all__ = ["NEGLIGIBLE", "SETTINGS", "Block", "blocks", "steps", "study", "verdict"]
-
-Progress = Callable[[str, int, int], None]
 
 SETTINGS: Final = (
     'name="feature-study"',
@@ -124,14 +123,17 @@ def study(
     focus: str | None = None,
     by_family: bool = False,
     jobs: int = 2,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Study every feature of the market, on forecasts of ``start <= origin < end``, and write ``features.json`` to ``out``.
 
     ``config``: the recommended run changed by ``SETTINGS``. ``symbols`` are scored and described, all train; ``focus`` is
-    one symbol, scored where a group's own feeds exist. Finished fits are kept beside the document, and the document is the
-    same to the byte when they are read again. Raises ``UsageError`` for a symbol that has no bar in the span or a start that
-    leaves too little history, ``DataStale`` where the data end before it, ``Locked``, and ``Interrupted`` when stopped.
+    one symbol, scored where a group's own feeds exist. ``engine``: where fits are made (None: by ``jobs`` processes of this
+    machine). Finished fits are kept beside the document, and the document is the same to the byte when they are read again.
+
+    Raises ``UsageError`` for a symbol that has no bar in the span or a start that leaves too little history, ``DataStale``
+    where the data end before it, ``Locked``, and ``Interrupted`` when stopped.
     """
     first, last, folder = utc(start), utc(end), Path(out)
     families = config.features.families or tuple(FAMILIES)
@@ -144,7 +146,9 @@ def study(
         found = blocks(config)
         document = _facts(config, found, chosen, focus, first, last) | {"data_sha256": market.data_sha256}
         document |= _quality(material, chosen, last, progress)
-        document |= _worth(found, material, folds, config, document, folder, by_family, jobs, progress)
+        document |= _worth(
+            found, material, folds, config, document, folder, by_family, engine or Engine(jobs), progress
+        )
         write_atomically(folder / "features.json", to_json_bytes(document))
     return document
 
@@ -224,7 +228,7 @@ def _worth(
     facts: Mapping[str, Any],
     folder: Path,
     by_family: bool,
-    jobs: int,
+    engine: Engine,
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Steps with their gains and verdicts, levels, shock days and folds."""
@@ -235,7 +239,7 @@ def _worth(
     arms += [Arm(families, "own", focus) for families in sets if focus]
     columns = {block.family: block.columns for block in found}
     data = facts["data_sha256"]
-    forecasts = forecast(arms, columns, material, folds, config, data, folder / FOLDS, jobs, progress)
+    forecasts = forecast(arms, columns, material, folds, config, data, folder / FOLDS, engine, progress)
     scores = gains(planned, forecasts, material, config, folds, first, last, facts["symbols"], focus)
     judged = [
         {"subject": step.subject, "kind": step.kind, "base": list(step.base), "full": list(step.full)}

@@ -25,6 +25,7 @@ from features.pipeline import FAMILIES, FeaturePipeline
 from models.trailing import FOUR_WEEKS, refreshes
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
+from training.engine import Engine
 from training.evaluation import plan, run_folds
 from training.folds import FoldResult, forecast_fold
 from training.material import Material, prepare
@@ -102,7 +103,7 @@ def check_forecasts(
     end = material.times[-1] + HOUR
     folds = plan(material, config, end - pd.DateOffset(months=TESTED_MONTHS), end)
     with tempfile.TemporaryDirectory() as scratch:
-        results = run_folds(folds, material, config, market.data_sha256, Path(scratch), jobs, progress)
+        results = run_folds(folds, material, config, market.data_sha256, Path(scratch), Engine(jobs), progress)
     instants = _cut_times(material, folds, cuts, seed)
     whole = [_table(material, config, results, t) for t in instants]
     trials = (

@@ -26,6 +26,7 @@ from models.catalogue import make
 from models.members import Member
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
+from training.engine import Engine
 from training.evaluation import plan, run_folds
 from training.folds import code_sha256, flat, micros, training_rows, wide
 from training.losses import qlike
@@ -70,7 +71,7 @@ def fit(
         )
     data = view.data_sha256
     with tempfile.TemporaryDirectory() as scratch:
-        results = run_folds(folds[:-1], material, config, data, Path(scratch), jobs)
+        results = run_folds(folds[:-1], material, config, data, Path(scratch), Engine(jobs))
     history = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
     members = _members(folds[-1], material, config)
     meta = {
@@ -145,8 +146,8 @@ def forecast(
 
 
 def _members(fold: Fold, material: Material, config: RunConfig) -> dict[str, Member]:
-    X, y = training_rows(fold, material.rows)
-    return {m.kind: make(m.kind, m.params).fit(X, y) for m in config.members}
+    past = training_rows(fold, material.rows)
+    return {m.kind: make(m.kind, m.params).learn(past) for m in config.members}
 
 
 def _losses(material: Material, history: pd.DataFrame, config: RunConfig) -> dict[str, float]:
