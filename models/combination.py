@@ -17,7 +17,7 @@ import pandas as pd
 from features.panel import MICROSECONDS_PER_HOUR
 from models.trailing import DAY, FOUR_WEEKS, carry_forward, refreshes, trailing_level, window
 
-__all__ = ["Combination", "combine", "level"]
+__all__ = ["Combination", "combine", "level", "simplex_weights"]
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def combine(
         past = window(int(column), horizon, WEIGHT_HOURS)
         # Thinned on the clock, so that the sample does not depend on where the history starts.
         hours = times[past].as_unit("us").asi8 // MICROSECONDS_PER_HOUR % WEIGHT_STEP_HOURS == 0
-        best = _simplex_weights(stack[:, :, past][:, :, hours], variance[:, past][:, hours])
+        best = simplex_weights(stack[:, :, past][:, :, hours], variance[:, past][:, hours])
         weights[w] = (1 - shrinkage) * best + shrinkage / len(members)
     present = np.isfinite(stack)
     spread = carry_forward(weights.T, at, len(times))[:, None, :] * present
@@ -88,7 +88,7 @@ def combine(
     return Combination(log_forecast, table)
 
 
-def _simplex_weights(log_forecasts: Array, variance: Array) -> Array:
+def simplex_weights(log_forecasts: Array, variance: Array) -> Array:
     """Weights (n_members,) on the simplex with the least mean QLIKE; equal where too few rows are resolved.
 
     Exponentiated gradient on the convex problem ``min_w mean(V exp(-w'l) + w'l)`` (Kivinen and Warmuth, 1997).

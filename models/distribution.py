@@ -29,8 +29,10 @@ __all__ = [
     "Outcome",
     "Tail",
     "excursion_columns",
+    "location_scale",
     "lognormal_residuals",
     "residual_law",
+    "residual_quantiles",
     "return_columns",
     "states",
 ]
@@ -156,13 +158,13 @@ def residual_law(
         # Flat prices leave residuals without any spread, which are no law.
         if len(known) >= MINIMUM_ROWS and np.ptp(known) > 0:
             learnt[w] = True
-            location[:, :, w], scale[:, :, w] = _location_scale(x, s, horizon, centred=centred)
+            location[:, :, w], scale[:, :, w] = location_scale(x, s, horizon, centred=centred)
             if not shaped:
                 continue
             which = s.astype(np.int64)
             rows = np.arange(n)[:, None]
             standard = (x - location[rows, which, w]) / scale[rows, which, w]
-            shape[:, w] = _quantiles(standard[np.isfinite(standard)], SHAPE_LEVELS)
+            shape[:, w] = residual_quantiles(standard[np.isfinite(standard)], SHAPE_LEVELS)
     hours = residual.shape[1]
     newest = carry_forward(np.arange(len(at), dtype=np.float64), at, hours).astype(np.int64)
     rows, which = np.arange(n)[:, None], state.astype(np.int64)
@@ -174,7 +176,7 @@ def lognormal_residuals(residual: Array, times: pd.DatetimeIndex, horizon: int) 
     return residual_law(residual, np.ones_like(residual), times, horizon, centred=True, shaped=False)
 
 
-def _quantiles(x: Array, levels: Array) -> Array:
+def residual_quantiles(x: Array, levels: Array) -> Array:
     """``np.quantile(x, levels)``, to the bit: for hundreds of levels one sort costs less than its many partitions."""
     ordered = np.sort(x)
     position = (len(x) - 1) * levels
@@ -184,7 +186,7 @@ def _quantiles(x: Array, levels: Array) -> Array:
     return np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1 - share))
 
 
-def _location_scale(x: Array, state: Array, horizon: int, *, centred: bool) -> tuple[Array, Array]:
+def location_scale(x: Array, state: Array, horizon: int, *, centred: bool) -> tuple[Array, Array]:
     """Location and scale (n_symbols, 3): pooled by state, moved by symbol with shrinkage."""
 
     def moments(values: Array) -> tuple[float, float]:

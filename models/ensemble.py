@@ -30,7 +30,15 @@ from models.distribution import (
 )
 from models.regimes import calibrate, exceedances, probability_columns
 
-__all__ = ["Assembly", "Ensemble", "Record"]
+__all__ = [
+    "Assembly",
+    "Ensemble",
+    "Record",
+    "excursions_cover_returns",
+    "mean_columns",
+    "widen_excursions",
+    "with_fallbacks",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -95,7 +103,7 @@ class Ensemble:
         longer: dict[str, Array] = {}
         with ThreadPoolExecutor(jobs) as pool:
             for assembly in pool.map(partial(self._horizon, times=times), sorted(records, key=lambda r: r.horizon)):
-                _widen_excursions(assembly.columns[ENSEMBLE], longer)
+                widen_excursions(assembly.columns[ENSEMBLE], longer)
                 out[assembly.horizon] = assembly
         return out
 
@@ -103,23 +111,24 @@ class Ensemble:
         h, outcome = record.horizon, record.outcome
         with np.errstate(invalid="ignore", divide="ignore"):
             levelled = {name: level(f, outcome.variance, times, h) for name, f in record.members.items()}
-            chosen = self._chosen(record.members)
+            chosen = self.chosen(record.members)
             combination = combine(levelled, outcome.variance, times, h, members=chosen, shrinkage=self.shrinkage)
-            log_forecast, answered, ladder = _with_fallbacks(combination.log_forecast, levelled)
+            log_forecast, answered, ladder = with_fallbacks(combination.log_forecast, levelled)
             log_forecast = np.maximum(log_forecast, np.log(VARIANCE_FLOOR))
             columns: dict[str, dict[str, Array]] = {}
             for name, forecast in levelled.items():
-                columns[name] = _mean_columns(forecast, h)
+                columns[name] = mean_columns(forecast, h)
                 if name in REFERENCES:
                     law = lognormal_residuals(np.log(outcome.variance) - forecast, times, h)
                     columns[name] |= variance_columns(forecast, law)
                     columns[name] |= probability_columns(exceedances(forecast, law, record.thresholds), record.now)
-            columns[ENSEMBLE] = _mean_columns(log_forecast, h) | self._law(log_forecast, record, times)
+            columns[ENSEMBLE] = mean_columns(log_forecast, h) | self._law(log_forecast, record, times)
         for of_model in columns.values():
             of_model.update(zip(THRESHOLDS, record.thresholds, strict=True))
         return Assembly(h, columns, combination, answered, ladder, levelled)
 
-    def _chosen(self, members: Mapping[str, Array]) -> list[str]:
+    def chosen(self, members: Mapping[str, Array]) -> list[str]:
+        """Which of the ``members`` are combined; raises ``UsageError`` for one that is not there."""
         wanted = self.members
         if wanted is None:
             # Averaging in a weaker member costs more than it brings: without the strong ones, the best of the plain ones.
@@ -134,7 +143,7 @@ class Ensemble:
         law = residual_law(np.log(outcome.variance) - log_forecast, state, times, h, centred=True)
         returns = return_columns(log_forecast, outcome, state, times, h)
         excursions = excursion_columns(log_forecast, outcome, state, times, h)
-        _excursions_cover_returns(excursions, returns)
+        excursions_cover_returns(excursions, returns)
         above = exceedances(log_forecast, law, record.thresholds)
         # How far the stand-in was off, before there was a law, says nothing about the law.
         evidence = np.where(law.learnt, outcome.variance, np.nan)
@@ -142,12 +151,13 @@ class Ensemble:
         return variance_columns(log_forecast, law) | returns | excursions | probability_columns(calibrated, record.now)
 
 
-def _mean_columns(log_forecast: Array, horizon: int) -> dict[str, Array]:
+def mean_columns(log_forecast: Array, horizon: int) -> dict[str, Array]:
+    """The columns of a mean forecast ``ln F`` over ``horizon`` hours: ``variance``, and its annualised volatility."""
     variance = np.maximum(np.exp(log_forecast), VARIANCE_FLOOR)
     return {"variance": variance, "vol_annualised": np.sqrt(variance * HOURS_PER_YEAR / horizon)}
 
 
-def _with_fallbacks(
+def with_fallbacks(
     log_forecast: Array, levelled: Mapping[str, Array]
 ) -> tuple[Array, npt.NDArray[np.int64], tuple[str, ...]]:
     """The combination, or down the ladder the first member that has an answer."""
@@ -161,7 +171,7 @@ def _with_fallbacks(
     return out, answered, ladder
 
 
-def _excursions_cover_returns(excursions: dict[str, Array], returns: Mapping[str, Array]) -> None:
+def excursions_cover_returns(excursions: dict[str, Array], returns: Mapping[str, Array]) -> None:
     """The low is never above the close, so an excursion's quantile is at least the return's at the same level."""
     for name, p in EXCURSION_COLUMNS["long"].items():
         lower = next(column for column, level_ in RETURN_LEVELS.items() if abs(level_ - (1 - p)) < 1e-9)
@@ -171,7 +181,7 @@ def _excursions_cover_returns(excursions: dict[str, Array], returns: Mapping[str
         excursions[name] = np.maximum(excursions[name], np.expm1(returns[upper]))
 
 
-def _widen_excursions(columns: Mapping[str, Array], shorter: dict[str, Array]) -> None:
+def widen_excursions(columns: Mapping[str, Array], shorter: dict[str, Array]) -> None:
     """A longer interval contains the shorter one: its excursion quantiles are at least as large."""
     for side in EXCURSION_COLUMNS.values():
         for name in side:

@@ -19,7 +19,7 @@ from models.base import PROBABILITIES
 from models.distribution import Residuals
 from models.trailing import DAY, FOUR_WEEKS, refreshes, window
 
-__all__ = ["calibrate", "exceedances", "probability_columns"]
+__all__ = ["calibrate", "calibration_design", "exceedances", "logistic_fit", "probability_columns"]
 
 Array = npt.NDArray[np.float64]
 
@@ -52,14 +52,14 @@ def calibrate(
     stops = np.append(at[1:], probability.shape[2])
     out = probability.copy()
     for k in range(3):
-        design = _design(probability[k], now)
+        design = calibration_design(probability[k], now)
         hit = np.where(np.isfinite(variance), (variance > thresholds[k]).astype(np.float64), np.nan)
         for column, stop in zip(at, stops, strict=True):
             past = window(int(column), horizon, CALIBRATION_HOURS)
             rows = np.isfinite(design[:, :, past]).all(axis=0) & np.isfinite(hit[:, past])
             if rows.sum() < MINIMUM_ROWS:
                 continue
-            coefficients = _logistic(design[:, :, past][:, rows], hit[:, past][rows], horizon)
+            coefficients = logistic_fit(design[:, :, past][:, rows], hit[:, past][rows], horizon)
             score = np.zeros(design.shape[1:])[:, column:stop]
             for j, b in enumerate(coefficients):
                 score = score + b * design[j, :, column:stop]
@@ -76,13 +76,14 @@ def probability_columns(exceedance: Array, now: Array) -> dict[str, Array]:
     return out
 
 
-def _design(probability: Array, now: Array) -> Array:
+def calibration_design(probability: Array, now: Array) -> Array:
+    """Regressors (4, ...) of the calibration: constant, logit of the probability, calm now, stress or crisis now."""
     p = np.clip(probability, EDGE, 1 - EDGE)
     # An unknown present is taken as normal: a gap in the bars must not silence the probabilities.
     return np.stack([np.ones_like(p), np.log(p / (1 - p)), 1.0 * (now == 0), 1.0 * (now >= 2)])
 
 
-def _logistic(design: Array, hit: Array, horizon: int) -> Array:
+def logistic_fit(design: Array, hit: Array, horizon: int) -> Array:
     """Coefficients by Newton's method, with a ridge towards the identity (probability left as it is)."""
     prior = np.array([0.0, 1.0, 0.0, 0.0])
     weight = 1.0 / horizon  # overlapping rows tell one thing about h times

@@ -19,7 +19,7 @@ from models.garch.recursion import initial_state
 from models.members import Member, require
 from models.training_rows import TrainingRows
 
-__all__ = ["SeasonalGARCH"]
+__all__ = ["SeasonalGARCH", "hourly_returns"]
 
 Array = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class SeasonalGARCH(Member):
 
     def _learn(self, past: TrainingRows) -> None:
         every = np.arange(len(past))
-        series = past.once("deseasonalised returns", lambda: _hourly(past.frame(every, COLUMNS)))
+        series = past.once("deseasonalised returns", lambda: hourly_returns(past.frame(every, COLUMNS)))
         oldest = max(s.index[-1] for s in series.values()) - pd.Timedelta(days=self.window_days)
         recent = {name: _from_first(own[own.index > oldest]) for name, own in series.items()}
         own = self._own_parameters({name: known.to_numpy() for name, known in recent.items()})
@@ -81,15 +81,15 @@ class SeasonalGARCH(Member):
         out = np.full((len(X), len(self.horizons_)), np.nan)
         rows = X.groupby(level="symbol", sort=False).indices
         origins = X.index.get_level_values("origin")
-        for symbol, returns in _hourly(X).items():
-            model, path = self._standing(symbol, returns)
+        for symbol, returns in hourly_returns(X).items():
+            model, path = self.standing(symbol, returns)
             after = pd.Series(model.advance(path.to_numpy()), index=path.index).reindex(origins[rows[symbol]])
             # Within a horizon the variance moves slowly against the season: mean variance times summed season.
             mean = model.cumulated(after.to_numpy(), self.horizons_) / self.horizons_
             out[rows[symbol]] = np.log(mean) + season[rows[symbol]]
         return out
 
-    def _standing(self, symbol: str, returns: pd.Series) -> tuple[GARCH, pd.Series]:
+    def standing(self, symbol: str, returns: pd.Series) -> tuple[GARCH, pd.Series]:
         """The symbol's filter where its fit left it, or at its own first return, and the returns from there on."""
         params = self.params_.get(symbol, self.pooled_)
         if symbol in self.filters_ and returns.index[0] > self.last_[symbol]:
@@ -126,7 +126,7 @@ class SeasonalGARCH(Member):
         return self
 
 
-def _hourly(X: pd.DataFrame) -> dict[str, pd.Series]:
+def hourly_returns(X: pd.DataFrame) -> dict[str, pd.Series]:
     """Deseasonalised returns per symbol on a complete hourly clock, NaN where a bar is missing."""
     values = require(X, COLUMNS, "garch")
     returns = pd.Series(values[:, 0] / np.exp(0.5 * values[:, 1]), index=X.index)

@@ -161,7 +161,7 @@ def read_parquet(
 
 
 def read_horizons(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The stored rows one horizon at a time, the shortest first, by symbol, model and origin; words are categories.
+    """The stored rows one horizon at a time, the shortest first, each symbol model by model; words are categories.
 
     For tables that do not fit in memory: until its turn, a horizon holds only the columns that a model fills. Raises as
     ``read_parquet`` does.

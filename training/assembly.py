@@ -21,7 +21,7 @@ from models.ensemble import Assembly, Ensemble, Record
 from training.config import RunConfig
 from training.material import Material
 
-__all__ = ["Origin", "Provenance", "assemble", "table_rows"]
+__all__ = ["Origin", "Provenance", "assemble", "horizon_record", "symbol_rows", "table_rows"]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -105,12 +105,13 @@ def assemble(
             grid = np.full(shape, np.nan)
             grid[row, column - span.start] = forecasts[name, h].to_numpy(np.float64)
             members[name] = grid
-        records.append(_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
+        records.append(horizon_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
     ensemble = Ensemble(config.ensemble.members, **config.ensemble.params)
     return ensemble.assemble(records, material.times[span], jobs), span
 
 
-def _record(h: int, members: Mapping[str, Array], targets: Mapping[str, Array]) -> Record:
+def horizon_record(h: int, members: Mapping[str, Array], targets: Mapping[str, Array]) -> Record:
+    """One horizon's forecasts and targets as the ensemble takes them, on one grid."""
     outcome = Outcome(*(targets[name] for name in ("variance", "log_return", "mae_long", "mae_short")))
     thresholds = np.stack([targets[f"threshold_{name}"] for name in ("normal", "stress", "crisis")])
     return Record(h, members, outcome, thresholds, targets["regime_now"])
@@ -137,10 +138,10 @@ def table_rows(
     for symbol in sorted(symbols):
         i = material.symbols.index(symbol)
         at = np.flatnonzero(inside if provenance.live else inside & ~origin.absent[i])
-        yield _symbol_rows(symbol, i, at, pairs, times[at], origin, provenance)
+        yield symbol_rows(symbol, i, at, pairs, times[at], origin, provenance)
 
 
-def _symbol_rows(
+def symbol_rows(
     symbol: str,
     i: int,
     at: npt.NDArray[np.int64],

@@ -26,8 +26,8 @@ from features.schemas import TABLES
 from models.base import ENSEMBLE
 from models.ensemble import Assembly, Ensemble, Record
 from models.members import Member
-from models.seasonal_garch import SeasonalGARCH, _hourly
-from training.assembly import PRESENT_HOURS, Origin, Provenance, _record, _symbol_rows
+from models.seasonal_garch import SeasonalGARCH, hourly_returns
+from training.assembly import PRESENT_HOURS, Origin, Provenance, horizon_record, symbol_rows
 from training.folds import Rows, micros
 from training.live_assembly import LiveEnsemble
 from training.live_targets import LiveTargets, bars_of
@@ -112,7 +112,7 @@ class LiveForecaster:
                 grid = np.full((len(material.symbols), span.stop - span.start), np.nan)
                 grid[row[known], column[known] - span.start] = raw[name, h].to_numpy(np.float64)[known]
                 members[name] = grid
-            records.append(_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
+            records.append(horizon_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
         return records, material.times[span]
 
     def push(self, rows: Mapping[str, pd.DataFrame], *, made_at: pd.Timestamp, checked: bool = True) -> pd.DataFrame:
@@ -217,7 +217,7 @@ def _table(
     turned = [_turned(assemblies[h]) for h in sorted(assemblies)]
     pairs = [(assembly, model) for assembly in turned for model in sorted(assembly.columns)]
     hours = pd.DatetimeIndex([origin] * len(owed))
-    rows = _symbol_rows("", 0, owed, pairs, hours, lying, provenance)
+    rows = symbol_rows("", 0, owed, pairs, hours, lying, provenance)
     named = np.repeat(np.array(symbols, dtype=object)[owed], len(pairs))
     return rows.assign(symbol=pd.Series(named, dtype=rows["symbol"].dtype))
 
@@ -237,8 +237,8 @@ def _follow(member: Member, rows: pd.DataFrame) -> None:
     """Move a member's filters to the end of the rows, so that its next forecast goes on from there."""
     if not isinstance(member, SeasonalGARCH):
         return
-    for symbol, returns in _hourly(rows).items():
-        model, path = member._standing(symbol, returns)
+    for symbol, returns in hourly_returns(rows).items():
+        model, path = member.standing(symbol, returns)
         model.advance(path.to_numpy())
         # A symbol's filter begins at its first return.
         if np.isfinite(model.variance_):

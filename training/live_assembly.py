@@ -26,12 +26,12 @@ from models.ensemble import (
     Assembly,
     Ensemble,
     Record,
-    _excursions_cover_returns,
-    _mean_columns,
-    _widen_excursions,
-    _with_fallbacks,
+    excursions_cover_returns,
+    mean_columns,
+    widen_excursions,
+    with_fallbacks,
 )
-from models.regimes import _design, exceedances, probability_columns
+from models.regimes import calibration_design, exceedances, probability_columns
 from models.trailing import DAY, FOUR_WEEKS, refreshes
 from training.live_learning import OUTCOMES, Past, learn, levels, moves
 from training.live_targets import Resolved
@@ -60,7 +60,7 @@ class LiveEnsemble:
         longer: dict[str, Array] = {}
         for horizon in self._horizons:
             assembly = horizon.step(members[horizon.hours], resolved[horizon.hours])
-            _widen_excursions(assembly.columns[ENSEMBLE], longer)
+            widen_excursions(assembly.columns[ENSEMBLE], longer)
             out[horizon.hours] = assembly
         return out
 
@@ -70,7 +70,7 @@ class _Horizon:
 
     def __init__(self, ensemble: Ensemble, record: Record, times: pd.DatetimeIndex) -> None:
         self.hours = record.horizon
-        self._chosen = ensemble._chosen(record.members)
+        self.chosen = ensemble.chosen(record.members)
         self._shrinkage = ensemble.shrinkage
         newest = int(times[-1].value // 1000 // MICROSECONDS_PER_HOUR)
         self._past = Past(self.hours, list(record.members), self._fields(record, times), newest)
@@ -88,7 +88,7 @@ class _Horizon:
             if DAY in every:
                 self._levels = levels(self._past, self._refreshed[DAY])
             if FOUR_WEEKS in every:
-                self._learnt = learn(self._past, self._refreshed[FOUR_WEEKS], self._chosen, self._shrinkage)
+                self._learnt = learn(self._past, self._refreshed[FOUR_WEEKS], self.chosen, self._shrinkage)
 
     def _fields(self, record: Record, times: pd.DatetimeIndex) -> Array:
         """What ``Past`` holds of every hour, as the batch makes it."""
@@ -96,9 +96,9 @@ class _Horizon:
         with np.errstate(invalid="ignore", divide="ignore"):
             levelled = {name: level(f, outcome.variance, times, h) for name, f in record.members.items()}
             combined = combine(
-                levelled, outcome.variance, times, h, members=self._chosen, shrinkage=self._shrinkage
+                levelled, outcome.variance, times, h, members=self.chosen, shrinkage=self._shrinkage
             ).log_forecast
-            forecast = np.maximum(_with_fallbacks(combined, levelled)[0], np.log(VARIANCE_FLOOR))
+            forecast = np.maximum(with_fallbacks(combined, levelled)[0], np.log(VARIANCE_FLOOR))
             state = states(forecast, times)
             law = residual_law(np.log(outcome.variance) - forecast, state, times, h, centred=True)
             sigma = np.exp(0.5 * forecast)
@@ -127,11 +127,11 @@ class _Horizon:
         learnt, now, thresholds = self._learnt, resolved.now[:, None], resolved.thresholds[:, :, None]
         levelled = dict(zip(self._past.members, (raw + self._levels)[:, :, None], strict=True))
         combined = self._combined(levelled)
-        forecast, answered, ladder = _with_fallbacks(combined, levelled)
+        forecast, answered, ladder = with_fallbacks(combined, levelled)
         forecast = np.maximum(forecast, np.log(VARIANCE_FLOOR))
         columns: dict[str, dict[str, Array]] = {}
         for name, f in levelled.items():
-            columns[name] = _mean_columns(f, self.hours)
+            columns[name] = mean_columns(f, self.hours)
             if name in REFERENCES:
                 law = learnt.references[name].at(np.ones_like(f))
                 columns[name] |= variance_columns(f, law)
@@ -143,8 +143,8 @@ class _Horizon:
         sigma = np.exp(0.5 * forecast)
         returns = _return_columns(sigma, returned, learnt.tails[0], learnt.tails[1])
         excursions = _excursion_columns(sigma, excursed, learnt.tails[2:])
-        _excursions_cover_returns(excursions, returns)
-        columns[ENSEMBLE] = _mean_columns(forecast, self.hours) | variance_columns(forecast, law) | returns | excursions
+        excursions_cover_returns(excursions, returns)
+        columns[ENSEMBLE] = mean_columns(forecast, self.hours) | variance_columns(forecast, law) | returns | excursions
         columns[ENSEMBLE] |= probability_columns(self._calibrated(above, now), now)
         for of_model in columns.values():
             of_model.update(zip(THRESHOLDS, thresholds, strict=True))
@@ -153,12 +153,12 @@ class _Horizon:
         unknown = np.full((len(OUTCOMES), *now.shape), np.nan)
         fields = np.stack([*levelled.values(), *known, *scales, *above, *thresholds, *unknown])
         self._past.append(np.concatenate([raw, fields[:, :, 0]]))
-        weights = pd.DataFrame(learnt.weights[None], columns=list(self._chosen))
+        weights = pd.DataFrame(learnt.weights[None], columns=list(self.chosen))
         return Assembly(self.hours, columns, Combination(combined, weights), answered, ladder, levelled)
 
     def _combined(self, levelled: Mapping[str, Array]) -> Array:
         """``ln F`` of the chosen members, as ``models.combination.combine``."""
-        stack = np.stack([levelled[name] for name in self._chosen])
+        stack = np.stack([levelled[name] for name in self.chosen])
         present = np.isfinite(stack)
         spread = self._learnt.weights[:, None, None] * present
         mean = np.zeros(stack.shape[1:])
@@ -179,7 +179,7 @@ class _Horizon:
         for k, coefficients in enumerate(self._learnt.calibration):
             if coefficients is not None:
                 score = np.zeros(now.shape)
-                for b, x in zip(coefficients, _design(above[k], now), strict=True):
+                for b, x in zip(coefficients, calibration_design(above[k], now), strict=True):
                     score = score + b * x
                 out[k] = 1 / (1 + np.exp(-score))
         return np.asarray(np.minimum.accumulate(out, axis=0))

@@ -22,7 +22,7 @@ from models.combination import (
     WEIGHT_HOURS,
     WEIGHT_STEP_HOURS,
     YEAR,
-    _simplex_weights,
+    simplex_weights,
 )
 from models.distribution import (
     MINIMUM_ROWS,
@@ -30,11 +30,11 @@ from models.distribution import (
     SHAPE_LEVELS,
     Residuals,
     Tail,
-    _location_scale,
-    _quantiles,
+    location_scale,
+    residual_quantiles,
 )
 from models.ensemble import REFERENCES
-from models.regimes import CALIBRATION_HOURS, _design, _logistic
+from models.regimes import CALIBRATION_HOURS, calibration_design, logistic_fit
 from models.regimes import MINIMUM_ROWS as MINIMUM_CALIBRATION_ROWS
 from models.trailing import FOUR_WEEKS, trailing_level, window
 from training.ring import Ring
@@ -181,7 +181,7 @@ def _weights(past: Past, at: int, chosen: Sequence[str], shrinkage: float) -> Ar
     hours = np.arange(span.start, span.stop) + past.newest - len(past) + 1
     thinned = hours % WEIGHT_STEP_HOURS == 0
     stack = np.stack([past.levelled(member) for member in chosen])
-    best = _simplex_weights(stack[:, :, span][:, :, thinned], past.field("variance")[:, span][:, thinned])
+    best = simplex_weights(stack[:, :, span][:, :, thinned], past.field("variance")[:, span][:, thinned])
     return (1 - shrinkage) * best + shrinkage / len(chosen)
 
 
@@ -191,12 +191,12 @@ def _law(residual: Array, state: Array, horizon: int, *, centred: bool, shaped: 
     known = residual[np.isfinite(residual)]
     if len(known) < MINIMUM_ROWS or np.ptp(known) == 0:
         return Law(np.zeros((n, 3)), np.ones((n, 3)), NORMAL, learnt=False)
-    location, scale = _location_scale(residual, state, horizon, centred=centred)
+    location, scale = location_scale(residual, state, horizon, centred=centred)
     if not shaped:
         return Law(location, scale, NORMAL, learnt=True)
     rows, which = np.arange(n)[:, None], state.astype(np.int64)
     standard = (residual - location[rows, which]) / scale[rows, which]
-    return Law(location, scale, _quantiles(standard[np.isfinite(standard)], SHAPE_LEVELS), learnt=True)
+    return Law(location, scale, residual_quantiles(standard[np.isfinite(standard)], SHAPE_LEVELS), learnt=True)
 
 
 def _tail(standard: Array, side: int) -> Tail:
@@ -208,10 +208,10 @@ def _tail(standard: Array, side: int) -> Tail:
 def _calibration(past: Past, at: int, above: str, threshold: str) -> Array | None:
     """Coefficients of one exceedance, as ``models.regimes.calibrate``."""
     span = window(at, past.horizon, CALIBRATION_HOURS)
-    design = _design(past.field(above)[:, span], past.field("now")[:, span])
+    design = calibration_design(past.field(above)[:, span], past.field("now")[:, span])
     evidence = np.where(past.field("learnt")[:, span] == 1, past.field("variance")[:, span], np.nan)
     hit = np.where(np.isfinite(evidence), (evidence > past.field(threshold)[:, span]).astype(np.float64), np.nan)
     rows = np.isfinite(design).all(axis=0) & np.isfinite(hit)
     if rows.sum() < MINIMUM_CALIBRATION_ROWS:
         return None
-    return _logistic(design[:, rows], hit[rows], past.horizon)
+    return logistic_fit(design[:, rows], hit[rows], past.horizon)

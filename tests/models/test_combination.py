@@ -55,7 +55,7 @@ def test_weights_are_the_optimum_on_the_simplex(noise: dict[str, float], bias: f
     logs, variance = forecasts(noise)
     stack = np.stack(list(logs.values()))
     stack[0] += bias
-    made = combination._simplex_weights(stack, variance)
+    made = combination.simplex_weights(stack, variance)
     best = simplex_optimum(stack.reshape(len(stack), -1), variance.ravel())
     np.testing.assert_allclose(made, best, atol=0.005)
     assert (made >= 0).all()
@@ -66,7 +66,7 @@ def test_weights_are_equal_until_there_are_rows() -> None:
     logs, variance = forecasts({"a": 0.1, "b": 0.8, "c": 0.8})
     stack = np.stack(list(logs.values()))
     variance[:, combination.MINIMUM_WEIGHT_ROWS // SYMBOLS :] = np.nan
-    assert combination._simplex_weights(stack, variance).tolist() == [1 / 3] * 3
+    assert combination.simplex_weights(stack, variance).tolist() == [1 / 3] * 3
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.5, 1.0])

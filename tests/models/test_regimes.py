@@ -153,7 +153,7 @@ def test_logistic_is_the_penalised_optimum(slope: float, shift: float, horizon: 
         return float(fit.sum() / horizon + 0.5 * regimes.RIDGE * (distance**2).sum())
 
     best = optimize.minimize(loss, [0.0, 1.0, 0.0, 0.0], method="BFGS", options={"gtol": 1e-5})
-    np.testing.assert_allclose(regimes._logistic(design, hit, horizon), best.x, atol=1e-4)
+    np.testing.assert_allclose(regimes.logistic_fit(design, hit, horizon), best.x, atol=1e-4)
 
 
 def test_logistic_is_sklearn_s_where_the_ridge_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,12 +161,12 @@ def test_logistic_is_sklearn_s_where_the_ridge_is_the_same(monkeypatch: pytest.M
     design, hit = design_and_hits(1.4, -0.5)
     monkeypatch.setattr(regimes, "RIDGE", 1e-6)
     oracle = LogisticRegression(C=1e6, fit_intercept=False, tol=1e-10, max_iter=1000).fit(design.T, hit)
-    np.testing.assert_allclose(regimes._logistic(design, hit, 1), oracle.coef_[0], atol=1e-4)
+    np.testing.assert_allclose(regimes.logistic_fit(design, hit, 1), oracle.coef_[0], atol=1e-4)
 
 
 def test_few_rows_stay_near_the_identity() -> None:
     design, hit = design_and_hits(1.0, 1.0, count=200)
-    made = regimes._logistic(design, hit, 72)
+    made = regimes.logistic_fit(design, hit, 72)
     assert np.abs(made - [0, 1, 0, 0]).max() < 0.1
 
 
@@ -188,7 +188,7 @@ def test_likelihood_slope_and_curvature_by_their_formulas(count: int, b: tuple[f
 def test_logistic_ends_where_the_slope_vanishes(slope: float, shift: float, horizon: int) -> None:
     """The step that Newton would still take is nothing but rounding."""
     design, hit = design_and_hits(slope, shift)
-    made = regimes._logistic(design, hit, horizon)
+    made = regimes.logistic_fit(design, hit, horizon)
     p = special.expit(made @ design)
     left = design @ (hit - p) / horizon - regimes.RIDGE * (made - [0, 1, 0, 0])
     curvature = (design * (p * (1 - p))) @ design.T / horizon + regimes.RIDGE * np.eye(4)
