@@ -7,9 +7,7 @@ over its folds, and serving runs the same code over stored history and the newes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -93,18 +91,17 @@ class Ensemble:
         self.members = members
         self.shrinkage = shrinkage
 
-    def assemble(self, records: Sequence[Record], times: pd.DatetimeIndex, jobs: int = 1) -> dict[int, Assembly]:
+    def assemble(self, records: Sequence[Record], times: pd.DatetimeIndex) -> dict[int, Assembly]:
         """Forecast columns for every horizon, the shortest first; ``times`` are the grid's hours.
 
-        Row ``[:, t]`` reads members' forecasts up to ``t`` and outcomes resolved by ``t`` only. ``jobs`` threads share the
-        horizons: most of the time goes by in numpy and in kernels, which do not hold the interpreter's lock.
+        Row ``[:, t]`` reads members' forecasts up to ``t`` and outcomes resolved by ``t`` only.
         """
         out: dict[int, Assembly] = {}
         longer: dict[str, Array] = {}
-        with ThreadPoolExecutor(jobs) as pool:
-            for assembly in pool.map(partial(self._horizon, times=times), sorted(records, key=lambda r: r.horizon)):
-                widen_excursions(assembly.columns[ENSEMBLE], longer)
-                out[assembly.horizon] = assembly
+        for record in sorted(records, key=lambda r: r.horizon):
+            assembly = self._horizon(record, times)
+            widen_excursions(assembly.columns[ENSEMBLE], longer)
+            out[record.horizon] = assembly
         return out
 
     def _horizon(self, record: Record, times: pd.DatetimeIndex) -> Assembly:

@@ -111,7 +111,7 @@ def logistic_fit(design: Array, hit: Array, horizon: int) -> Array:
     return b
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def _likelihood(design: Array, hit: Array, b: Array) -> tuple[float, Array, Array]:
     """Logistic regression at ``b``: minus the log-likelihood, its downhill slope (4,) and its curvature (4, 4).
 

@@ -56,7 +56,7 @@ def trailing_level(ratio: Array, at: npt.NDArray[np.int64], horizon: int, length
     return np.asarray(np.log((total + shrinkage * pool) / (count + shrinkage)))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _sums(x: Array, at: npt.NDArray[np.int64], lag: int, length: int) -> tuple[Array, Array]:
     """Sum and number of the finite values in the window of each refresh, added in time order.
 

@@ -82,14 +82,11 @@ class Origin:
         return cls(~material.alive[:, columns], flat, degraded)
 
 
-def assemble(
-    material: Material, forecasts: pd.DataFrame, config: RunConfig, jobs: int = 1
-) -> tuple[dict[int, Assembly], slice]:
+def assemble(material: Material, forecasts: pd.DataFrame, config: RunConfig) -> tuple[dict[int, Assembly], slice]:
     """Run the ensemble over the members' forecasts of consecutive folds; returns the part of the grid they span.
 
     ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``. Rows whose symbol or hour the
-    material does not have are left out: nothing can be known of what came of them. ``jobs``: threads, which share the
-    horizons; no result depends on it.
+    material does not have are left out: nothing can be known of what came of them.
     """
     row = pd.Index(material.symbols).get_indexer(forecasts.index.get_level_values("symbol"))
     origins = pd.DatetimeIndex(forecasts.index.get_level_values("origin")).as_unit("us")
@@ -107,7 +104,7 @@ def assemble(
             members[name] = grid
         records.append(horizon_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
     ensemble = Ensemble(config.ensemble.members, **config.ensemble.params)
-    return ensemble.assemble(records, material.times[span], jobs), span
+    return ensemble.assemble(records, material.times[span]), span
 
 
 def horizon_record(h: int, members: Mapping[str, Array], targets: Mapping[str, Array]) -> Record:

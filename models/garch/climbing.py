@@ -90,6 +90,7 @@ def _place(w: Any, col: int, x: Any, N: int, density: int, CON: int, table: Any)
         w[a * LANES + col] = x[a]
     if density > 0:
         w[N * LANES + col] = 1.0 / x[N]
+        w[(CON + 12) * LANES + col] = 1.0 / (1.0 / x[N] - 2.0)
     if density > 1:
         _constants(density, 1.0 / x[N], x[N + 1], table)
         for i in range(12):
@@ -116,7 +117,7 @@ def _value(w: Any, col: int, n: int, N: int, density: int, OUT: int, table: Any)
         return float(-0.5 * (n * LOG_TWO_PI + log_v + w[(OUT + 2) * LANES + col]))
     nu = w[N * LANES + col]
     _constants(density, nu, w[(N + 1) * LANES + col] if density > 1 else 0.0, table)
-    spread = w[(OUT + 1) * LANES + col] - n * math.log(nu - 2.0) - (log_v if density == 1 else 0.0)
+    spread = w[(OUT + 1) * LANES + col] - (log_v if density == 1 else 0.0)
     return float(n * table[0] - 0.5 * log_v - 0.5 * (nu + 1.0) * spread)
 
 
@@ -134,7 +135,7 @@ def collect(
     if density > 0:
         nu = 1.0 / x[N]
         log_v, log_d = w[OUT * LANES + col], w[(OUT + 1) * LANES + col]
-        spread = log_d - n * math.log(nu - 2.0) - (log_v if density == 1 else 0.0)
+        spread = log_d - (log_v if density == 1 else 0.0)
         gradient[N] += n * table[1] - 0.5 * spread
         hessian[N, N] += n * table[3]
         if density > 1:
@@ -166,6 +167,11 @@ def _basis(rows: Any, face: int, basis: Any, order: Any) -> int:
     """
     S = basis.shape[0]
     count = 0
+    if face == 0:
+        for i in range(S):
+            for k in range(S):
+                basis[i, k] = 1.0 if i == k else 0.0
+        return 0
     for i in range(rows.shape[0]):
         if face >> i & 1 and count < S and _orthogonal(rows[i], basis, count):
             order[count] = i

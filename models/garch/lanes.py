@@ -39,10 +39,12 @@ __all__ = ["LANES", "Layout", "likelihood"]
 # Two vectors of eight doubles: enough to fill the pipeline, and long enough for the loop vectoriser to take the loop.
 LANES: Final = 16
 MEAN_ABSOLUTE: Final = math.sqrt(2.0 / math.pi)
-# Logs are taken of running products, over so few steps that they stay inside the range of doubles.
-FLUSH: Final = 16
-# Rows of constants of the skewed t: a, b, then their derivatives by eta, lambda, (eta, eta), (eta, lambda), (lambda, lambda).
-SKEW_ROWS: Final = 12
+# Logs are taken of running products, over so few steps that they stay inside the range of doubles: factors lie between
+# 1e-8 and a few million, the square of the largest return.
+FLUSH: Final = 32
+# Rows of constants: a and b of the skewed t, their derivatives by eta, lambda, (eta, eta), (eta, lambda), (lambda, lambda),
+# and 1 / (nu - 2).
+CONSTANTS: Final = 13
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Layout:
     @property
     def backcast(self) -> int:
         """Row of the variance (log variance for EGARCH) before the sample."""
-        return self.constants + SKEW_ROWS
+        return self.constants + CONSTANTS
 
     @property
     def lags(self) -> int:
@@ -78,7 +80,8 @@ class Layout:
         """First of the result rows: log v, log spread, squares, gradient (size,), Hessian (size, size), lower part."""
         spec, pairs = self.spec, self.spec.dynamics * (self.spec.dynamics + 1) // 2
         own = 2 + 3 * spec.p + 3 * spec.o + max(spec.q, 1) + max(self.lags, spec.p, spec.o)
-        return self.state + own + self.lags * (2 + spec.dynamics) + (self.lags + 1) * (spec.dynamics + pairs)
+        moments = spec.dynamics + pairs
+        return self.state + own + self.lags * (2 + spec.dynamics) + spec.dynamics + (self.lags + 1) * moments
 
     @property
     def rows(self) -> int:
@@ -126,12 +129,15 @@ def _compiled(
     DDASYM = DDSHOCK + P
     SIZE = DDASYM + M  # |z| for EGARCH, 1 where missing for GARCH
     B = SIZE + LS
+    FED = B if LOG or GAPS else BE
     R = B + L
     C = R + L
-    G = C + L * N
+    D = C + L * N
+    G = D + N
     H = G + L * N
-    GN = H + L * PAIRS
-    HN = GN + N
+    # The newest derivatives; with one lag they take the place of the last ones, second derivatives first.
+    GN = H + L * PAIRS if L != 1 else G
+    HN = GN + N if L != 1 else H
     LOGV, LOGD, SQUARES, PV, PD = OUT, OUT + 1, OUT + 2, OUT + 3, OUT + 4
     AG = OUT + 5
     AH = AG + S
@@ -163,52 +169,34 @@ def _compiled(
                 for i in range(K):
                     s += w[(PI + i) * W + col] * regressors[(t * K + i) * W + col]
                 w[NEXT * W + col] = s
-                w[VAR * W + col] = s
             if LOG:
                 for col in range(W):
                     w[VAR * W + col] = math.exp(w[NEXT * W + col])
             for col in range(W):
-                v = w[VAR * W + col]
+                s = w[NEXT * W + col]
+                v = w[VAR * W + col] if LOG else s
                 e = returns[t * W + col]
                 present = 1.0 if e == e else 0.0
                 e = e - w[MU * W + col] if MEAN else e
                 e = e if e == e else 0.0
                 inverse = 1.0 / v
-                for j in range(L):
-                    b = 0.0
-                    if j < Q:
-                        b += w[(BE + j) * W + col]
-                    if LOG:
-                        if j < P:
-                            b -= 0.5 * w[(AL + j) * W + col] * w[(SIZE + j) * W + col]
-                        if j < M:
-                            b -= 0.5 * w[(GA + j) * W + col] * w[(ASYM + j) * W + col]
-                    elif GAPS:
-                        if j < P:
-                            b += w[(AL + j) * W + col] * w[(SIZE + j) * W + col]
-                        if j < M:
-                            b += 0.5 * w[(GA + j) * W + col] * w[(SIZE + j) * W + col]
-                    w[(B + j) * W + col] = b
-                for a in range(N):
-                    x = 0.0
-                    if MEAN and a == MU:
-                        for i in range(P):
-                            x += w[(AL + i) * W + col] * w[(DSHOCK + i) * W + col]
-                        for i in range(M):
-                            x += w[(GA + i) * W + col] * w[(DASYM + i) * W + col]
-                    elif a == OM:
-                        x = 1.0
-                    elif a < GA:
-                        x = w[(SHOCK + a - AL) * W + col]
-                    elif a < BE:
-                        x = w[(ASYM + a - GA) * W + col]
-                    elif a < PI:
-                        x = w[(LEVEL + a - BE) * W + col]
-                    else:
-                        x = regressors[(t * K + a - PI) * W + col]
+                # Without gaps or logs, what a lag feeds back is its beta.
+                if LOG or GAPS:
                     for j in range(L):
-                        x += w[(B + j) * W + col] * w[(G + j * N + a) * W + col]
-                    w[(GN + a) * W + col] = x
+                        b = 0.0
+                        if j < Q:
+                            b += w[(BE + j) * W + col]
+                        if LOG:
+                            if j < P:
+                                b -= 0.5 * w[(AL + j) * W + col] * w[(SIZE + j) * W + col]
+                            if j < M:
+                                b -= 0.5 * w[(GA + j) * W + col] * w[(ASYM + j) * W + col]
+                        elif GAPS:
+                            if j < P:
+                                b += w[(AL + j) * W + col] * w[(SIZE + j) * W + col]
+                            if j < M:
+                                b += 0.5 * w[(GA + j) * W + col] * w[(SIZE + j) * W + col]
+                        w[(B + j) * W + col] = b
                 if FULL:
                     for j in range(L):
                         for a in range(N):
@@ -250,15 +238,15 @@ def _compiled(
                                 d = w[(DSHOCK + a - AL) * W + col]
                             elif a >= GA and a < BE:
                                 d = w[(DASYM + a - GA) * W + col]
-                            w[(HN + a * (a + 1) // 2) * W + col] = d
+                            w[(D + a) * W + col] = d
                     for a in range(N):
                         for b_ in range(a + 1):
                             k = a * (a + 1) // 2 + b_
-                            x = w[(HN + k) * W + col] if MEAN and b_ == MU else 0.0
+                            x = w[(D + a) * W + col] if MEAN and b_ == MU else 0.0
                             for j in range(L):
                                 ga = w[(G + j * N + a) * W + col]
                                 gb = w[(G + j * N + b_) * W + col]
-                                x += w[(B + j) * W + col] * w[(H + j * PAIRS + k) * W + col]
+                                x += w[(FED + j) * W + col] * w[(H + j * PAIRS + k) * W + col]
                                 x += w[(C + j * N + a) * W + col] * gb + w[(C + j * N + b_) * W + col] * ga
                                 if LOG:
                                     x += w[(R + j) * W + col] * ga * gb
@@ -274,8 +262,28 @@ def _compiled(
                                 if b_ >= BE and b_ < PI:
                                     x += w[(G + (b_ - BE) * N + a) * W + col]
                                 for j in range(L):
-                                    x += w[(B + j) * W + col] * w[(H + j * PAIRS + k) * W + col]
+                                    x += w[(FED + j) * W + col] * w[(H + j * PAIRS + k) * W + col]
                                 w[(HN + k) * W + col] = x
+                for a in range(N):
+                    x = 0.0
+                    if MEAN and a == MU:
+                        for i in range(P):
+                            x += w[(AL + i) * W + col] * w[(DSHOCK + i) * W + col]
+                        for i in range(M):
+                            x += w[(GA + i) * W + col] * w[(DASYM + i) * W + col]
+                    elif a == OM:
+                        x = 1.0
+                    elif a < GA:
+                        x = w[(SHOCK + a - AL) * W + col]
+                    elif a < BE:
+                        x = w[(ASYM + a - GA) * W + col]
+                    elif a < PI:
+                        x = w[(LEVEL + a - BE) * W + col]
+                    else:
+                        x = regressors[(t * K + a - PI) * W + col]
+                    for j in range(L):
+                        x += w[(FED + j) * W + col] * w[(G + j * N + a) * W + col]
+                    w[(GN + a) * W + col] = x
                 # The term of the likelihood: by v, then by what the recursion runs on; by e; by the density's shape.
                 w[PV * W + col] *= v if present > 0.0 else 1.0
                 le, lee, lev, lesh, lesk, lvsh, lvsk = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -286,12 +294,11 @@ def _compiled(
                     lvv = (0.5 * present - u) * inverse * inverse
                     le, lee, lev = -e * inverse, -present * inverse, e * inverse * inverse
                 else:
-                    nu = w[N * W + col]
-                    i2 = 1.0 / (nu - 2.0)
-                    k = nu + 1.0
+                    i2 = w[(CON + 12) * W + col]
+                    k = w[N * W + col] + 1.0
                     if DIST == 1:
-                        spread = (nu - 2.0) * v + e * e
-                        id_ = 1.0 / spread
+                        spread = v + e * e * i2
+                        id_ = i2 / spread
                         r = e * e * id_
                         lv = 0.5 * (k * r - present) * inverse
                         lvv = 0.5 * (present - k * r * (2.0 - r)) * inverse * inverse
@@ -305,8 +312,8 @@ def _compiled(
                         sign = 1.0 if m >= 0.0 else -1.0
                         kappa = present / (1.0 + sign * w[(N + 1) * W + col])
                         y = kappa * m
-                        spread = nu - 2.0 + y * y
-                        id_ = 1.0 / spread
+                        spread = 1.0 + y * y * i2
+                        id_ = i2 / spread
                         r = y * y * id_
                         ly, lyy = -k * y * id_, -k * (1.0 - 2.0 * r) * id_
                         lny = -y * id_ * (1.0 - k * id_)
@@ -377,7 +384,7 @@ def _compiled(
                 for i in range(Q - 1, 0, -1):
                     w[(LEVEL + i) * W + col] = w[(LEVEL + i - 1) * W + col]
                 if Q > 0:
-                    w[LEVEL * W + col] = w[NEXT * W + col]
+                    w[LEVEL * W + col] = s
                 if LOG or GAPS:
                     for i in range(LS - 1, 0, -1):
                         w[(SIZE + i) * W + col] = w[(SIZE + i - 1) * W + col]
@@ -411,12 +418,12 @@ def _compiled(
                         if MEAN:
                             w[DASYM * W + col] = -2.0 * down * e
                             w[DDASYM * W + col] = 2.0 * down
-                for j in range(L - 1, 0, -1):
-                    for a in range(N):
-                        w[(G + j * N + a) * W + col] = w[(G + (j - 1) * N + a) * W + col]
-                    for a in range(PAIRS):
-                        w[(H + j * PAIRS + a) * W + col] = w[(H + (j - 1) * PAIRS + a) * W + col]
-                if L > 0:
+                if L > 1:
+                    for j in range(L - 1, 0, -1):
+                        for a in range(N):
+                            w[(G + j * N + a) * W + col] = w[(G + (j - 1) * N + a) * W + col]
+                        for a in range(PAIRS):
+                            w[(H + j * PAIRS + a) * W + col] = w[(H + (j - 1) * PAIRS + a) * W + col]
                     for a in range(N):
                         w[(G + a) * W + col] = w[(GN + a) * W + col]
                     for a in range(PAIRS):

@@ -226,15 +226,6 @@ def test_forecasts_of_what_the_market_lacks_change_nothing(
                 np.testing.assert_array_equal(found[h].columns[model][name], values)
 
 
-def test_threads_change_nothing(members: pd.DataFrame, material: Material, config: RunConfig) -> None:
-    alone, _ = assemble(material, members, config)
-    shared, _ = assemble(material, members, config, jobs=3)
-    for h, assembly in alone.items():
-        for model, columns in assembly.columns.items():
-            for name, values in columns.items():
-                np.testing.assert_array_equal(shared[h].columns[model][name], values)
-
-
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
