@@ -124,39 +124,30 @@ def evaluate(
         material = prepare(market, config)
     chosen = _chosen(symbols, material.symbols)
     with locking.writing(folder):
-        return _evaluate(market, material, config, first, last, folder, chosen, engine, progress, meter)
-
-
-def _evaluate(
-    market: Market,
-    material: Material,
-    config: RunConfig,
-    first: pd.Timestamp,
-    last: pd.Timestamp,
-    folder: Path,
-    chosen: Sequence[str],
-    engine: Engine,
-    progress: Progress | None,
-    meter: Meter,
-) -> Evaluation:
-    _clear(folder)
-    folds = plan(material, config, first, last)
-    with meter.stage("folds"):
-        results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, engine, progress, meter)
-        forecasts = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
-    with meter.stage("assemble"):
-        assemblies, span = assemble(material, forecasts, config)
-    provenance = Provenance(
-        config.sha256, market.data_sha256, {result.first_origin: result.params_sha256 for result in results}
-    )
-    with meter.stage("write"):
-        rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
-        table.write_parts(rows, folder / "forecasts.parquet")
-    realised = material.realised(first - CLIMATOLOGY, last)
-    weights, importance = _weights(assemblies), _importance(results, first)
-    del material, assemblies, forecasts
-    with meter.stage("score"):
-        return _scored(folder, config, first, last, realised, weights, importance)
+        _clear(folder)
+        folds = plan(material, config, first, last)
+        with meter.stage("folds"):
+            results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, engine, progress, meter)
+        models = {result.first_origin: result.params_sha256 for result in results}
+        provenance, importance = Provenance(config.sha256, market.data_sha256, models), _importance(results, first)
+        # Features are most of the memory, and are not read again; nor is each fold once they are one.
+        material = material.settled()
+        forecasts = pd.concat([result.forecasts for result in results])
+        del results
+        give_back()
+        forecasts = forecasts.sort_index(kind="stable")
+        with meter.stage("assemble"):
+            assemblies, span = assemble(material, forecasts, config)
+        del forecasts
+        with meter.stage("write"):
+            rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
+            table.write_parts(rows, folder / "forecasts.parquet")
+        weights = _weights(assemblies)
+        del assemblies, rows
+        realised = material.realised(first - CLIMATOLOGY, last)
+        del material
+        with meter.stage("score"):
+            return _scored(folder, config, first, last, realised, weights, importance)
 
 
 def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:

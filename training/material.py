@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ __all__ = ["Material", "give_back", "prepare"]
 Array = npt.NDArray[np.float64]
 
 NEEDED = ("calendar", "memory")
+# Features that say how far a forecast may be trusted.
+STATUS = ("log_rv_raw_24h", "log_listing_age")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Material:
         out = np.full((len(self.symbols), len(self.times)), np.nan)
         out[self.rows.symbol, self.column] = values
         return out
+
+    def settled(self) -> Material:
+        """The same for what comes after the folds, which reads no other features than those of ``STATUS``."""
+        kept = [name for name in STATUS if name in self.rows.columns]
+        features = self.rows.features[:, [self.rows.columns.index(name) for name in kept]]
+        return replace(self, rows=replace(self.rows, features=features, columns=tuple(kept)))
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:

@@ -190,13 +190,14 @@ def _search(spec: Specification, series: Series, previous: Array | None) -> tupl
     if not cold.size:
         return best, warm, climbed
     grid = spec.feasible(spec.starts)
-    for points in (grid[: spec.leading], grid[spec.leading :]):
+    leading = spec.leading(series.returns.shape[1])
+    for points in filter(len, (grid[:leading], grid[leading:])):
         found = climb(spec, series, np.tile(points, (cold.size, 1)), np.repeat(cold, len(points)))
         winner = np.argmax(found.value.reshape(cold.size, len(points)), axis=1) + np.arange(cold.size) * len(points)
         better = found.value[winner] > best.value[cold]
         best.put(cold[better], found.take(winner[better]))
         climbed[cold] += len(points)
-        cold = cold[~_converged(best)[cold]]
+        cold = cold[~_trusted(spec, best)[cold]]
         if not cold.size:
             break
     return best, warm, climbed
@@ -208,10 +209,9 @@ def _converged(climbs: Climbs) -> NDArray[np.bool_]:
 
 
 def _trusted(spec: Specification, climbs: Climbs) -> NDArray[np.bool_]:
-    """Whether a climb from an earlier optimum needs no second look: where a shock or feedback term is zero, other
-    parameters are not determined and there may be a better optimum far off."""
-    low = sum(1 << i for i in range(spec.first + 1, spec.dynamics))
-    return np.asarray(_converged(climbs) & ((climbs.face >> int(spec.targeting)) & low == 0))
+    """Whether an optimum needs no second look: where a shock or feedback term is zero, others are not determined, and
+    there may be a better optimum far off."""
+    return np.asarray(_converged(climbs) & ((climbs.face >> int(spec.targeting)) & spec.vanishing == 0))
 
 
 def _natural(spec: Specification, x: Array, centre: Array, scale: Array, level: Array) -> Array:

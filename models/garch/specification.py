@@ -49,6 +49,7 @@ GRID: Final = (
     (0.10, 0.00, 0.980, 4.0), (0.02, 0.04, 0.995, 6.0), (0.05, 0.10, 0.950, 5.0), (0.20, 0.00, 0.900, 4.0),
     (0.10, 0.10, 0.700, 8.0), (0.30, 0.00, 0.990, 3.0), (0.10, 0.00, 0.300, 6.0), (0.05, 0.00, 0.800, 20.0),
     (0.15, 0.10, 0.990, 4.0), (0.01, 0.00, 0.900, 5.0), (0.10, -0.08, 0.970, 6.0), (0.30, 0.20, 0.600, 4.0),
+    (0.20, -0.19, 0.120, 4.0), (0.015, 0.00, 0.020, 99.0), (0.005, 0.03, 0.850, 5.0), (0.20, 0.00, 0.210, 4.0),
 )  # fmt: skip
 # The same for EGARCH: (alpha, gamma, sum of beta, degrees of freedom).
 LOG_GRID: Final = (
@@ -56,9 +57,12 @@ LOG_GRID: Final = (
     (0.03, 0.03, 0.050, 8.0), (0.10, 0.00, 0.980, 8.0), (0.10, -0.05, 0.950, 8.0), (0.01, -0.10, 0.980, 8.0),
     (0.20, 0.00, 0.980, 4.0), (0.20, 0.05, 0.900, 6.0), (0.10, -0.10, 0.900, 6.0), (0.20, -0.10, 0.700, 8.0),
     (0.40, 0.00, 0.900, 4.0), (0.20, 0.00, 0.500, 8.0), (0.30, -0.10, 0.950, 4.0), (0.02, 0.00, 0.999, 6.0),
+    (-0.05, 0.02, 0.990, 6.0), (-0.20, -0.10, 0.970, 6.0), (-0.30, 0.02, 0.930, 6.0), (-0.07, -0.10, 0.990, 6.0),
 )  # fmt: skip
-# How many of them are climbed first; the others only where these leave doubt.
-LEADING: Final = {"garch": 4, "egarch": 8}
+# How many of them are climbed first; the others where these leave doubt. EGARCH needs all, and so do series up to the
+# length SHORT: they have more local optima, and cost little.
+LEADING: Final = {"garch": 4, "egarch": len(LOG_GRID)}
+SHORT: Final = 500
 
 
 @dataclass(frozen=True)
@@ -192,10 +196,16 @@ class Specification:
         row[self.dynamics - self.exogenous : self.dynamics] = 1.0
         return row
 
-    @property
-    def leading(self) -> int:
-        """How many of the starts are climbed before doubt calls for the others."""
-        return LEADING[self.process]
+    @cached_property
+    def vanishing(self) -> int:
+        """Bits of the inequalities that hold where a shock or feedback term is zero, alpha + gamma of a lag included."""
+        terms = range(self.first + 1, self.dynamics)
+        joint = range(2 * self.size, 2 * self.size + min(self.p, self.o) * (not self.logarithmic))
+        return sum(1 << i for i in (*terms, *joint))
+
+    def leading(self, length: int) -> int:
+        """How many of the starts are climbed before doubt calls for the others, on a series of that length."""
+        return len(self.starts) if length <= SHORT else LEADING[self.process]
 
     @cached_property
     def starts(self) -> Array:

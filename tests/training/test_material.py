@@ -9,6 +9,7 @@ import pytest
 from features import targets
 from features.market import Market
 from features.pipeline import FeaturePipeline
+from training.assembly import Origin
 from training.config import Features, RunConfig
 from training.material import Material, prepare
 
@@ -64,3 +65,12 @@ def test_a_feature_that_is_left_out_is_missing_everywhere(market: Market, config
     assert np.isnan(material.feature("age_funding")).all()
     assert not np.isnan(material.feature("log_rv_24h")).all()
     assert material.feature("age_funding").shape == (3, len(material.times))
+
+
+def test_what_is_settled_gives_the_same_status_and_targets(material: Material) -> None:
+    settled, whole = material.settled(), slice(0, len(material.times))
+    assert settled.rows.features.shape[1] == 2
+    for name in ("absent", "flat", "degraded"):
+        expected = getattr(Origin.of(material, whole), name)
+        np.testing.assert_array_equal(getattr(Origin.of(settled, whole), name), expected)
+    pd.testing.assert_frame_equal(settled.realised(FROM, UNTIL), material.realised(FROM, UNTIL))
