@@ -50,7 +50,10 @@ _CLOCK: Final = _Clock()
 
 
 def train_time() -> float:
-    """CPU seconds that this process has spent inside LightGBM's ``train``; as in ``time.process_time``, differences count."""
+    """CPU seconds that this process has spent inside LightGBM: in ``train`` and in the making of ``Dataset``, its bins.
+
+    As in ``time.process_time``, differences count.
+    """
     return _CLOCK.seconds
 
 

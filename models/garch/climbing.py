@@ -117,7 +117,7 @@ def _value(w: Any, col: int, n: int, N: int, density: int, OUT: int, table: Any)
         return float(-0.5 * (n * LOG_TWO_PI + log_v + w[(OUT + 2) * LANES + col]))
     nu = w[N * LANES + col]
     _constants(density, nu, w[(N + 1) * LANES + col] if density > 1 else 0.0, table)
-    spread = w[(OUT + 1) * LANES + col] - (log_v if density == 1 else 0.0)
+    spread = w[(OUT + 1) * LANES + col]
     return float(n * table[0] - 0.5 * log_v - 0.5 * (nu + 1.0) * spread)
 
 
@@ -134,8 +134,7 @@ def collect(
             hessian[a, b] = w[(OUT + 5 + S + a * S + b) * LANES + col]
     if density > 0:
         nu = 1.0 / x[N]
-        log_v, log_d = w[OUT * LANES + col], w[(OUT + 1) * LANES + col]
-        spread = log_d - (log_v if density == 1 else 0.0)
+        spread = w[(OUT + 1) * LANES + col]
         gradient[N] += n * table[1] - 0.5 * spread
         hessian[N, N] += n * table[3]
         if density > 1:
@@ -412,6 +411,8 @@ def advance(
                         break
                 over = (decrement < TOLERANCE and length > 1e-10) or whole[col, ITERATION] >= MAX_ITERATIONS
                 over = over or damping > MAX_DAMPING or length <= 1e-10
+                if damping > MAX_DAMPING:
+                    decrement = math.inf  # no step was found, which says nothing of the point
                 own[DAMPING] = damping
                 whole[col, FACE] = face
                 if not over:

@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import UsageError
+
 __all__ = ["draws", "log_density"]
 
 Array = NDArray[np.float64]
@@ -32,8 +34,10 @@ def log_density(dist: str, shape: Array, residuals: Array, variance: Array) -> A
 def draws(dist: str, shape: Array, paths: int, horizon: int, seed: int) -> Array:
     """Errors (paths, horizon) of ``dist``, shaped as in ``log_density``.
 
-    Under a symmetric density, the second half of the paths mirrors the first, which makes their mean exact.
+    Under a symmetric density, the second half of the paths mirrors the first, which makes the mean of an even number exact.
     """
+    if paths < 1:
+        raise UsageError(f"paths is {paths}: simulate one at least")
     random = np.random.default_rng(seed)
     if dist == "skewt":
         a, b = _hansen(*shape)

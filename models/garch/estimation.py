@@ -25,11 +25,14 @@ FLAT: Final = 1e-10
 # The variance before the sample, as in arch: exponentially weighted over the first returns.
 BACKCAST_LENGTH: Final = 75
 BACKCAST_DECAY: Final = 0.94
-# Nats that one more Newton step promises, and the downward curvature that rounding leaves on a ridge; beyond them an
-# optimum is not taken for one.
+# Nats that one more Newton step promises, the gradient that such a step may leave, and the downward curvature that
+# rounding leaves on a ridge; beyond them an optimum is not taken for one.
 MAX_DECREMENT: Final = 1e-5
+MAX_GRADIENT: Final = 0.05
 MAX_DESCENT: Final = 1e-6
 EDGE: Final = 1e-6
+# Up to so many returns all starts are climbed: short series have more local optima, and cost little.
+SHORT: Final = 500
 # Nats by which a fit must not lie below the constant-variance model within it.
 NESTED_MARGIN: Final = 1.0
 
@@ -116,11 +119,12 @@ class Certificates(Sequence[Certificate]):
         persistence = float(spec.persistence @ climbs.x[i])
         constant = -0.5 * self._present[i] * (math.log(2.0 * math.pi) + 1.0)
         # Regressors can carry the whole variance: then nothing is wrong with an omega of next to zero.
-        edges = {"omega high", "tail high"} | ({"omega low"} if not spec.exogenous else set())
+        least = {"lambda low", "mu low", *([] if spec.exogenous else ["omega low"])}
+        edges = {name for name in bounds if name in least or (name.endswith(" high") and not name.startswith("beta"))}
         checks = [
             (not converged, f"the optimiser stopped off the optimum ({climbs.decrement[i]:.1e} nats below it)"),
             (persistence >= 1.0 - EDGE, f"not covariance stationary (persistence {persistence:.6f})"),
-            (bool(edges & set(bounds)), "omega or the degrees of freedom lie on the edge of their range"),
+            (bool(edges), f"on the edge of the range: {', '.join(sorted(edges))}"),
             (climbs.value[i] < constant - NESTED_MARGIN, "the likelihood is below that of a constant variance"),
         ]  # fmt: skip
         return Certificate(
@@ -160,6 +164,7 @@ def fit_series(spec: Specification, returns: Array, regressors: Array, previous:
         refusals[i] = "no start has a finite likelihood: returns this far apart have no variance model; check the feed"
         sound[i] = False
     parameters = _natural(spec, best.x, centre, scale, level)
+    parameters[~sound] = math.nan
     value = np.where(sound, best.value - present * np.log(scale), math.nan)
     certificates = Certificates(spec, best, warm, starts, present, refusals)
     return Fits(parameters, value, backcast * scale**2, certificates)
@@ -189,22 +194,30 @@ def _search(spec: Specification, series: Series, previous: Array | None) -> tupl
     cold = np.flatnonzero(~warm)
     if not cold.size:
         return best, warm, climbed
-    grid = spec.feasible(spec.starts)
-    leading = spec.leading(series.returns.shape[1])
-    for points in filter(len, (grid[:leading], grid[leading:])):
-        found = climb(spec, series, np.tile(points, (cold.size, 1)), np.repeat(cold, len(points)))
-        winner = np.argmax(found.value.reshape(cold.size, len(points)), axis=1) + np.arange(cold.size) * len(points)
-        better = found.value[winner] > best.value[cold]
-        best.put(cold[better], found.take(winner[better]))
-        climbed[cold] += len(points)
-        cold = cold[~_trusted(spec, best)[cold]]
-        if not cold.size:
-            break
+    grid, leading = spec.feasible(spec.starts), spec.leading
+    short = series.present[cold] <= SHORT
+    _climb_all(spec, series, grid, cold[short], best, climbed)
+    _climb_all(spec, series, grid[:leading], cold[~short], best, climbed)
+    doubtful = cold[~short & ~_trusted(spec, best)[cold]]
+    _climb_all(spec, series, grid[leading:], doubtful, best, climbed)
     return best, warm, climbed
 
 
+def _climb_all(
+    spec: Specification, series: Series, points: Array, rows: Integers, best: Climbs, climbed: Integers
+) -> None:
+    """Climb from each of the ``points`` (k, size) on each of the series ``rows``, and keep what is higher in ``best``."""
+    if not rows.size or not len(points):
+        return
+    found = climb(spec, series, np.tile(points, (rows.size, 1)), np.repeat(rows, len(points)))
+    winner = np.argmax(found.value.reshape(rows.size, len(points)), axis=1) + np.arange(rows.size) * len(points)
+    better = found.value[winner] > best.value[rows]
+    best.put(rows[better], found.take(winner[better]))
+    climbed[rows] += len(points)
+
+
 def _converged(climbs: Climbs) -> NDArray[np.bool_]:
-    top = (climbs.decrement < MAX_DECREMENT) & (climbs.curvature > -MAX_DESCENT)
+    top = (climbs.decrement < MAX_DECREMENT) & (climbs.gradient < MAX_GRADIENT) & (climbs.curvature > -MAX_DESCENT)
     return np.asarray(top & np.isfinite(climbs.value))
 
 

@@ -40,7 +40,8 @@ __all__ = ["LANES", "Layout", "likelihood"]
 LANES: Final = 16
 MEAN_ABSOLUTE: Final = math.sqrt(2.0 / math.pi)
 # Logs are taken of running products, over so few steps that they stay inside the range of doubles: factors lie between
-# 1e-8 and a few million, the square of the largest return.
+# 1e-8, the least omega, and a few million, the square of the largest return. EGARCH, whose variance has no least, adds up
+# the logs that it runs on.
 FLUSH: Final = 32
 # Rows of constants: a and b of the skewed t, their derivatives by eta, lambda, (eta, eta), (eta, lambda), (lambda, lambda),
 # and 1 / (nu - 2).
@@ -285,7 +286,10 @@ def _compiled(
                         x += w[(FED + j) * W + col] * w[(G + j * N + a) * W + col]
                     w[(GN + a) * W + col] = x
                 # The term of the likelihood: by v, then by what the recursion runs on; by e; by the density's shape.
-                w[PV * W + col] *= v if present > 0.0 else 1.0
+                if LOG:
+                    w[LOGV * W + col] += s * present
+                else:
+                    w[PV * W + col] *= v if present > 0.0 else 1.0
                 le, lee, lev, lesh, lesk, lvsh, lvsk = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
                 if DIST == 0:
                     u = e * e * inverse
@@ -297,8 +301,8 @@ def _compiled(
                     i2 = w[(CON + 12) * W + col]
                     k = w[N * W + col] + 1.0
                     if DIST == 1:
-                        spread = v + e * e * i2
-                        id_ = i2 / spread
+                        spread = 1.0 + e * e * inverse * i2
+                        id_ = i2 * inverse / spread
                         r = e * e * id_
                         lv = 0.5 * (k * r - present) * inverse
                         lvv = 0.5 * (present - k * r * (2.0 - r)) * inverse * inverse
@@ -430,8 +434,9 @@ def _compiled(
                         w[(H + a) * W + col] = w[(HN + a) * W + col]
             if t % FLUSH == FLUSH - 1 or t == steps - 1:
                 for col in range(W):
-                    w[LOGV * W + col] += math.log(w[PV * W + col])
-                    w[PV * W + col] = 1.0
+                    if not LOG:
+                        w[LOGV * W + col] += math.log(w[PV * W + col])
+                        w[PV * W + col] = 1.0
                     if DIST > 0:
                         w[LOGD * W + col] += math.log(w[PD * W + col])
                         w[PD * W + col] = 1.0

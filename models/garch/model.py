@@ -125,11 +125,11 @@ class GARCH:
     def fit(self, returns: ArrayLike, start: ArrayLike | None = None, *, exogenous: ArrayLike | None = None) -> Self:
         """Estimate by maximum likelihood on ``returns`` (T,) and stand at their end.
 
-        ``start`` is an earlier ``params_``, from which a refit climbs alone where it is safe to. ``exogenous`` (T, k):
+        ``start`` is an earlier ``params_``, from which a refit climbs alone unless a term vanishes there. A long chain of
+        warm refits can stay in a local optimum that a cold fit would leave: refit cold at times. ``exogenous`` (T, k):
         regressors known together with each return; they enter the variance of the next one. Read
         ``certificate_.certified`` before using the result. Raises ``UsageError`` for an impossible specification or
-        start, ``DataInvalid`` for returns that no variance model can be fitted to (infinite, flat, fewer than 100, or such
-        that the variance runs off to zero) and for regressors that are missing or negative.
+        start, ``DataInvalid`` for returns that no variance model can be fitted to: infinite, flat, or fewer than 100.
         """
         spec = self.specification
         series = _series(returns)
@@ -227,7 +227,8 @@ class GARCH:
         """The expected variance (horizon,) of each of the next returns.
 
         Closed form (Engle and Bollerslev 1986) for GARCH, with a negative shock given probability one half, as in arch,
-        also under ``skewt``. For EGARCH, which has none beyond one step, the mean of ``paths`` simulated from ``seed``.
+        also under ``skewt``. For EGARCH with normal errors, which has none beyond one step, the mean of ``paths`` simulated
+        from ``seed``; with heavier tails that expectation is infinite (``UsageError``: see ``simulate``).
         ``exogenous`` (horizon - 1, k): the regressors to come, needed where the model has some and ``horizon`` > 1.
         """
         self._check_fitted()
@@ -240,6 +241,11 @@ class GARCH:
         drive = np.zeros(horizon)
         if exogenous is not None:
             drive[:-1] = self._driven(_regressors(exogenous, horizon - 1, spec.exogenous))
+        if spec.logarithmic and spec.dist != "normal" and horizon > 1:
+            raise UsageError(
+                f"the expected variance of {self!r} is infinite beyond one step, since exp|z| has no mean under its tails: "
+                "use quantiles of simulate(horizon, paths), or dist='normal'"
+            )
         if spec.logarithmic:
             shocks = draws(spec.dist, self._parameters[spec.dynamics :], paths, horizon, seed)
             path = simulate_variance(shocks, drive, self._weights, self._state).mean(axis=0)

@@ -27,7 +27,7 @@ DENSITIES: Final = {
     "normal": "normal", "gaussian": "normal", "t": "t", "studentst": "t", "skewt": "skewt", "skewstudent": "skewt",
 }  # fmt: skip
 MEANS: Final = {"zero": "zero", "constant": "constant"}
-PROCESSES: Final = {"garch": "garch", "arch": "garch", "gjr-garch": "garch", "egarch": "egarch"}
+PROCESSES: Final = {"garch": "garch", "arch": "garch", "egarch": "egarch"}
 SHAPES: Final[dict[str, tuple[str, ...]]] = {"normal": (), "t": ("nu",), "skewt": ("eta", "lambda")}
 TAILS: Final = {"t": (2.05, 500.0), "skewt": (2.05, 300.0)}
 MAX_SKEW: Final = 0.999
@@ -38,8 +38,8 @@ MAX_EXOGENOUS: Final = 1e3
 # The likelihood is defined at persistence one; staying this far inside keeps every start feasible.
 MAX_PERSISTENCE: Final = 1.0 - 1e-10
 
-# The active ones are kept as bits of an integer, one of which is left for variance targeting.
-MAX_CONSTRAINTS: Final = 61
+# The active ones are kept as bits, which pass through a double; one is left for variance targeting.
+MAX_CONSTRAINTS: Final = 52
 
 # Starts: (alpha, gamma, persistence, degrees of freedom), long-run variance one. Likelihoods of the family have ridges
 # and poor local optima, on which a single start reports success. The first four reach what all of them together reach on
@@ -58,11 +58,10 @@ LOG_GRID: Final = (
     (0.20, 0.00, 0.980, 4.0), (0.20, 0.05, 0.900, 6.0), (0.10, -0.10, 0.900, 6.0), (0.20, -0.10, 0.700, 8.0),
     (0.40, 0.00, 0.900, 4.0), (0.20, 0.00, 0.500, 8.0), (0.30, -0.10, 0.950, 4.0), (0.02, 0.00, 0.999, 6.0),
     (-0.05, 0.02, 0.990, 6.0), (-0.20, -0.10, 0.970, 6.0), (-0.30, 0.02, 0.930, 6.0), (-0.07, -0.10, 0.990, 6.0),
+    (0.01, 0.00, 0.9999, 8.0),
 )  # fmt: skip
-# How many of them are climbed first; the others where these leave doubt. EGARCH needs all, and so do series up to the
-# length SHORT: they have more local optima, and cost little.
+# How many of them are climbed first; the others where these leave doubt. EGARCH needs all.
 LEADING: Final = {"garch": 4, "egarch": len(LOG_GRID)}
-SHORT: Final = 500
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,14 @@ class Specification:
         cls, p: int, o: int, q: int, dist: str, mean: str, process: str, exogenous: int, targeting: bool
     ) -> Specification:
         """Under any of arch's names; ``UsageError`` for an impossible or unknown one."""
-        if any(order != int(order) or order < 0 for order in (p, o, q)) or p + o + exogenous == 0:
-            raise UsageError(
-                f"orders p={p}, o={o}, q={q}: whole numbers >= 0, with p, o or an exogenous term at least 1"
-            )
         if str(process).lower() == "arch":
             o, q = 0, 0
+        orders = (p, o, q, exogenous)
+        if any(order != int(order) or order < 0 for order in orders) or p + o + exogenous == 0:
+            raise UsageError(
+                f"orders p={p}, o={o}, q={q} and {exogenous} exogenous terms: whole numbers >= 0, and p, o or exogenous at "
+                "least 1"
+            )
         density, centre = _known("dist", dist, DENSITIES), _known("mean", mean, MEANS)
         family = _known("vol", process, PROCESSES)
         if family == "egarch" and (exogenous or targeting):
@@ -203,9 +204,10 @@ class Specification:
         joint = range(2 * self.size, 2 * self.size + min(self.p, self.o) * (not self.logarithmic))
         return sum(1 << i for i in (*terms, *joint))
 
-    def leading(self, length: int) -> int:
-        """How many of the starts are climbed before doubt calls for the others, on a series of that length."""
-        return len(self.starts) if length <= SHORT else LEADING[self.process]
+    @property
+    def leading(self) -> int:
+        """How many of the starts are climbed before doubt calls for the others."""
+        return LEADING[self.process]
 
     @cached_property
     def starts(self) -> Array:

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 
 from features.errors import DataInvalid, UsageError
 
-__all__ = ["Certificate", "StateModel"]
+__all__ = ["Certificate", "StateModel", "stored"]
 
 Array = NDArray[np.float64]
 
@@ -53,11 +53,14 @@ class Certificate:
     ) -> Certificate:
         """The certificate of a fit that stopped at ``gain`` after ``iterations``; ``empty``: its degenerate states."""
         checks = [
-            (gain > tolerance, f"still gaining {gain:.1e} after {iterations} iterations: raise max_iterations"),
+            (
+                not abs(gain) <= tolerance,
+                f"still gaining {gain:.1e} after {iterations} iterations: raise max_iterations",
+            ),
             (bool(empty), f"states {empty} hold next to nothing: use fewer states"),
         ]
         reason = "; ".join(text for failed, text in checks if failed)
-        return cls(bool(gain <= tolerance), iterations, float(gain), starts, agreeing, tuple(empty), reason)
+        return cls(bool(abs(gain) <= tolerance), iterations, float(gain), starts, agreeing, tuple(empty), reason)
 
     def plain(self) -> dict[str, Any]:
         """The certificate in JSON values, for ``Certificate.read``."""
@@ -132,3 +135,11 @@ class StateModel(BaseEstimator):  # type: ignore[misc]
         if beyond.any():
             row, column = np.argwhere(beyond)[0]
             raise DataInvalid(f"X[{row}, {column}] is infinite ({x[row, column]:g}): pass NaN where a value is missing")
+
+
+def stored(state: dict[str, Any], name: str, shape: tuple[int, ...]) -> Array:
+    """An array of a saved state; raises ``UsageError`` where it has another shape, or values that are no numbers."""
+    values = np.array(state[name], dtype=np.float64)
+    if values.shape != shape or np.isnan(values).any():
+        raise UsageError(f"state {name!r} has shape {values.shape}: this model holds numbers of shape {shape}")
+    return values

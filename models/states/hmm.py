@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features.errors import UsageError
-from models.states.base import Certificate, StateModel
+from models.states.base import Certificate, StateModel, stored
 from models.states.hmm_kernel import LANES, LOG_TWO_PI, absorb, fit_em, forward
 
 __all__ = ["GaussianHMM"]
@@ -149,8 +149,7 @@ class GaussianHMM(StateModel):
         """The inverse of ``state``, on an instance with the same constructor arguments."""
         means = np.asarray(state["means"])
         self._adopt(self._given(state, means.shape[-1]))
-        self._predicted = np.array(state["predicted"], dtype=np.float64)
-        self.filtered_ = np.array(state["filtered"], dtype=np.float64)
+        self._predicted, self.filtered_ = (stored(state, name, (self.n_states,)) for name in ("predicted", "filtered"))
         self.loglikelihood_ = float(state["loglikelihood"])
         self.certificate_ = Certificate.read(state["certificate"])
         return self
@@ -171,6 +170,11 @@ class GaussianHMM(StateModel):
                     f"'{name}' of the given state has shape {arrays[name].shape}, or is not finite: {self!r} on "
                     f"{columns} columns needs {shape}; pass the state of a model of the same kind, or fit without start"
                 )
+        chances = np.vstack([arrays["startprob"], arrays["transmat"]])
+        if (chances < 0.0).any() or not np.allclose(chances.sum(axis=1), 1.0) or (arrays["variances"] <= 0.0).any():
+            raise UsageError(
+                "the given state has probabilities that do not sum to one, or variances that are not positive"
+            )
         return arrays["startprob"], arrays["transmat"], arrays["means"], arrays["variances"]
 
     def _starts(self, x: Array) -> list[Parameters]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features.errors import UsageError
-from models.states.base import Certificate, StateModel
+from models.states.base import Certificate, StateModel, stored
 from models.states.jump_kernel import alternate, runs_of, walk
 
 __all__ = ["JumpModel"]
@@ -142,7 +142,7 @@ class JumpModel(StateModel):
         """The inverse of ``state``, on an instance with the same constructor arguments."""
         self._check_penalty()
         self._adopt(self._given(state, np.asarray(state["means"]).shape[-1]))
-        self._cost = np.array(state["cost"], dtype=np.float64)
+        self._cost = stored(state, "cost", (self.n_states,))
         self.state_ = int(state["state"])
         self.objective_ = float(state["objective"])
         self.certificate_ = Certificate.read(state["certificate"])

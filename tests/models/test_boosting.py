@@ -116,6 +116,26 @@ def test_boosters_on_shared_rows_are_those_of_each_alone(train: Any) -> None:
         assert made[0].learn(past).boosters_ == made[1].fit(train.X, train.y).boosters_
 
 
+@pytest.mark.parametrize("order", [("l2", "gamma"), ("gamma", "l2"), ("l2", "gamma", "l2")])
+def test_one_dataset_serves_both_objectives_in_any_order(
+    order: tuple[Any, ...], train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bins are made once a horizon; labels, objective and bagging of an earlier booster leave nothing behind."""
+    fresh = [LightGBM(objective, rounds=25, min_data_in_leaf=40).fit(train.X, train.y) for objective in order]
+    made = []
+
+    class Counted(lightgbm.Dataset):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            made.append(self)
+
+    monkeypatch.setattr(lightgbm, "Dataset", Counted)
+    past = TrainingRows.of(train.X, train.y)
+    for objective, alone in zip(order, fresh, strict=True):
+        assert LightGBM(objective, rounds=25, min_data_in_leaf=40).learn(past).boosters_ == alone.boosters_
+    assert len(made) == len(past.horizons)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_go_by_name_not_by_place(kind: str, fitted: Made, later: Any) -> None:
     turned = later.X[later.X.columns[::-1]].assign(unknown=1.0)

@@ -174,7 +174,7 @@ def test_a_point_off_the_optimum_is_not_certified() -> None:
     climbs = Climbs(np.tile([0.1, 0.05, 0.0, 0.8, 0.2], (4, 1)), *facts, face)
     many = np.full(4, 500)
     off, top, saddle, unknown = Certificates(spec, climbs, many > 0, many, many, {})
-    for words in ("off the optimum", "edge of their range", "below that of a constant variance"):
+    for words in ("off the optimum", "edge of the range", "below that of a constant variance"):
         assert words in off.reason
     assert top.certified
     assert not saddle.converged
@@ -336,7 +336,7 @@ def test_any_data_give_a_refusal_or_a_certificate(pieces: list[float], seed: int
         variance = fitted.filter(returns)
         assert np.isfinite(variance).all()
         assert (variance > 0).all()
-        assert np.isfinite(fitted.forecast(5)).all()
+        assert np.isfinite(fitted.forecast(1 if model.vol == "egarch" else 5)).all()
 
 
 @pytest.mark.real
@@ -348,3 +348,26 @@ def test_real_hourly_returns_reach_the_best_of_archs_starts(real_data: Path) -> 
     assert model.loglikelihood_ >= best_of_arch(model, percent, starts) * (1 + RELATIVE)
     oracle = arch_of(model, percent).fix(model.params_)
     np.testing.assert_allclose(model.filter(percent), oracle.conditional_volatility**2, rtol=1e-8)
+
+
+def test_a_point_without_any_convex_model_is_not_certified() -> None:
+    returns = np.append(1e-40 * np.random.default_rng(0).standard_normal(149), 1e40)
+    try:
+        certificate = GARCH(o=1, vol="egarch").fit(returns).certificate_
+    except DataInvalid:
+        return
+    assert not certificate.certified
+
+
+def test_egarch_likelihood_bears_a_calm_before_a_storm() -> None:
+    returns = np.random.default_rng(2).standard_normal(1_000)
+    returns[:700] *= 1e-6
+    model = GARCH(o=1, vol="egarch").fit(returns)
+    fixed = GARCH(o=1, vol="egarch").fix(model.params_, returns, model.backcast_)
+    assert model.loglikelihood_ == pytest.approx(fixed.loglikelihood_, abs=1e-6)
+
+
+def test_specifications_that_make_no_model_are_refused() -> None:
+    for spec in (GARCH(p=0, o=1, vol="ARCH"), GARCH(exogenous=-1), GARCH(vol="gjr-garch"), GARCH(p=20, q=20)):
+        with pytest.raises(UsageError):
+            _ = spec.specification

@@ -223,7 +223,7 @@ def test_names_of_arch_are_understood_in_any_case(lab: Any) -> None:
 def test_wrong_usage_is_named(lab: Any) -> None:
     returns = lab.simulated(300)
     for spec, message in (
-        (GARCH(p=0), "p, o or an exogenous term"), (GARCH(q=-1), "whole numbers"), (GARCH(p=1.5), "whole numbers"),  # type: ignore[arg-type]
+        (GARCH(p=0), "p, o or exogenous at least 1"), (GARCH(q=-1), "whole numbers"), (GARCH(p=1.5), "whole numbers"),  # type: ignore[arg-type]
         (GARCH(dist="cauchy"), "'cauchy': choose from .*skewt"), (GARCH(mean="ar"), "'ar': choose from zero, constant"),
         (GARCH(vol="figarch"), "'figarch': choose from .*egarch"), (GARCH(vol="egarch", exogenous=1), "need vol='garch'"),
         (GARCH(vol="egarch", targeting=True), "need vol='garch'"),
