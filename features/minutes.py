@@ -3,6 +3,9 @@
 Features and forecasts read bars of an hour and of 15 minutes. Where only minutes come in, an hour is what its sixty minutes
 say: the first open, the highest high, the lowest low, the last close, and sums of volume. An hour that lacks a minute is no
 bar; a gap stays a gap. Rows of other tables wait for the end of the hour in which they became known.
+
+An hour ends with the first push that holds its last minute of any symbol, or a minute after it: its forecasts wait for no
+other push, so all symbols of a minute go into one.
 """
 
 from __future__ import annotations
@@ -16,14 +19,15 @@ import pandas as pd
 
 from features.errors import DataInvalid
 from features.panel import MICROSECONDS_PER_HOUR
-from features.schemas import OHLC, TABLES, TIME_DTYPE
+from features.schemas import OHLC, TABLES, TIME_DTYPE, table
 
 __all__ = ["MinuteBars"]
 
 MINUTES: Final = 60
 MICROSECONDS_PER_MINUTE: Final = MICROSECONDS_PER_HOUR // MINUTES
 NEVER: Final = np.iinfo(np.int64).min  # no hour has begun
-PATIENCE: Final = pd.Timedelta(minutes=1)
+# A bar made of minutes stands as known at its close; one known later than this may not move it, whatever push it is in.
+LATEST: Final = MICROSECONDS_PER_MINUTE
 PARTS: Final = {"15m": 15, "1h": 60}
 SUMS: Final = tuple(name for name in TABLES["bars"].values if name in TABLES["bars"].columns and name not in OHLC)
 FIELDS: Final = (*OHLC, *SUMS)
@@ -32,13 +36,12 @@ FIELDS: Final = (*OHLC, *SUMS)
 class MinuteBars:
     """Collects one hour.
 
-    ``patience``: how long after the end of its hour a minute may become known and still be part of it; a bar made of minutes
-    is known at its close, as every bar of the tables is, and made this much later at most. ``gaps``: symbols whose last
-    hour was no bar, and how many of its minutes were missing.
+    A bar made of minutes is known at its close, as every bar of the tables is. A minute counts where its four prices are
+    there and it was known no later than a minute after the end of its hour. ``gaps``: of the symbols seen so far, those
+    whose last hour was no bar, and how many of its minutes were missing (60 of one that was silent).
     """
 
-    def __init__(self, patience: pd.Timedelta = PATIENCE) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.gaps: dict[str, int] = {}
         self._end = NEVER
         self._symbols: dict[str, int] = {}
@@ -51,8 +54,10 @@ class MinuteBars:
 
         What it gives is what ``FeaturePipeline.update`` takes. ``bars`` must be of one minute, all symbols of a minute
         together. Raises ``DataInvalid`` for another interval, a minute that does not close on the minute, one that is there
-        already, and one whose hour has ended; nothing of such a push is taken in.
+        already, one whose hour has ended, and a row of any table without ``available_at``; nothing of such a push is taken in.
         """
+        for name, frame in rows.items():
+            _check_known(name, frame)
         bars = rows.get("bars")
         others = {name: frame for name, frame in rows.items() if name != "bars" and len(frame)}
         closes = self._closes(bars) if bars is not None and len(bars) else np.empty(0, dtype=np.int64)
@@ -78,7 +83,7 @@ class MinuteBars:
         twice = bars.duplicated(["symbol", "close_time"]).to_numpy() | self._there(bars, closes)
         for bad, cause in (
             (odd, "is no bar of one minute; pass others to update directly"),
-            (late, "came after its hour had ended; pass a minute's rows together, in order of time"),
+            (late, "came after its hour had ended; pass all symbols of a minute in one push, in order of time"),
             (twice, "is there already; pass each minute once"),
         ):
             if bad.any():
@@ -98,19 +103,24 @@ class MinuteBars:
         rows = np.array([self._symbols.get(symbol, -1) for symbol in bars["symbol"]])
         known = np.flatnonzero((rows >= 0) & (closes <= self._end))
         out = np.zeros(len(bars), dtype=np.bool_)
-        out[known] = ~np.isnan(self._minutes[0, rows[known], _minute(closes[known])])
+        out[known] = self._complete[rows[known], _minute(closes[known])]
         return out
+
+    @property
+    def _complete(self) -> npt.NDArray[np.bool_]:
+        """Which minutes have all their prices; (n_symbols, 60)."""
+        return np.asarray(~np.isnan(self._minutes[: len(OHLC)]).any(axis=0))
 
     def _absorb(self, bars: pd.DataFrame, closes: npt.NDArray[np.int64]) -> None:
         """Put minutes of the hour under way in their places."""
+        for symbol in bars["symbol"]:
+            self._symbols.setdefault(symbol, len(self._symbols))
         if "available_at" in bars:
             known = pd.DatetimeIndex(bars["available_at"]).as_unit("us").asi8
-            in_time = known <= self._end + self.patience // pd.Timedelta(microseconds=1)
+            in_time = known <= self._end + LATEST
             bars, closes = bars[in_time], closes[in_time]
         if "source" in bars and len(bars):
             self._source = str(bars["source"].iloc[0])
-        for symbol in bars["symbol"]:
-            self._symbols.setdefault(symbol, len(self._symbols))
         if more := len(self._symbols) - self._minutes.shape[1]:
             fresh = np.full((len(FIELDS), more, MINUTES), np.nan)
             self._minutes = np.concatenate([self._minutes, fresh], axis=1)
@@ -120,26 +130,23 @@ class MinuteBars:
                 values[rows, _minute(closes)] = bars[field].to_numpy(np.float64)
 
     def _finish(self) -> list[dict[str, pd.DataFrame]]:
-        """End the hour: its bars and what waited for it, or nothing where no symbol has a bar; the minutes are forgotten."""
+        """End the hour: its bars and what waited for it, or nothing where no symbol has a bar; its minutes are forgotten."""
         end = pd.Timestamp(self._end, unit="us", tz="UTC")
-        missing = np.isnan(self._minutes[0]).sum(axis=1)
+        missing = (~self._complete).sum(axis=1)
         self.gaps = {symbol: int(missing[i]) for symbol, i in self._symbols.items() if missing[i]}
         made = pd.concat([self._bars(name, length, end) for name, length in PARTS.items()], ignore_index=True)
         if len(made):
             self._waiting.setdefault("bars", []).append(made)
         ended = bool((made["interval"] == "1h").any())
-        self._symbols, self._minutes, self._end = (
-            {},
-            self._minutes[:, :0],
-            int(end.value // 1000 + MICROSECONDS_PER_HOUR),
-        )
+        self._minutes[:] = np.nan
+        self._end += MICROSECONDS_PER_HOUR
         return [self._known(end)] if ended else []
 
     def _bars(self, interval: str, length: int, end: pd.Timestamp) -> pd.DataFrame:
         """Complete bars of one length inside the hour."""
         count = MINUTES // length
         cut = self._minutes.reshape(len(FIELDS), len(self._symbols), count, length)
-        row, part = np.nonzero(~np.isnan(cut[0]).any(axis=2))
+        row, part = np.nonzero(self._complete.reshape(cut.shape[1:]).all(axis=2))
         whole = dict(zip(FIELDS, cut[:, row, part], strict=True))
         values = {"open": whole["open"][:, 0], "high": whole["high"].max(axis=1), "low": whole["low"].min(axis=1)}
         values["close"] = whole["close"][:, -1]
@@ -162,6 +169,16 @@ class MinuteBars:
             else:
                 self._waiting[name] = [rows[~known].copy()]
         return out
+
+
+def _check_known(name: str, frame: pd.DataFrame) -> None:
+    """Refuse a row of which nobody knows when it was known: it would wait for ever."""
+    if "available_at" in frame and (never := frame["available_at"].isna()).any():
+        row = frame[never].iloc[0]
+        key = ", ".join(str(row[column]) for column in table(name).identity if column in row)
+        raise DataInvalid(
+            f"table {name!r}, row {key}: it has no available_at; pass each row with the instant it was known"
+        )
 
 
 def _minute(closes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds in a process, those of them inside LightGBM's ``train``, and the process's peak resident memory.
+    """CPU seconds in a process, those of them inside LightGBM (bins and trees), and the process's peak resident memory.
 
     ``process`` tells apart processes of different machines, too.
     """
@@ -61,9 +61,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Costs:
-    """Wall seconds; CPU seconds of this process and of all tasks, and those inside LightGBM's ``train``; peak resident memory.
+    """Wall seconds; CPU seconds of this process and of all tasks, and those inside LightGBM; peak resident memory.
 
-    What a worker took to start is no part of a task.
+    ``lightgbm_cpu_s`` counts what ``models.boosting.train_time`` does. What a worker took to start is no part of a task.
     ``peak_bytes`` is of this process, ``worker_peak_bytes`` of the largest of the ``workers`` processes that worked for it
     (None without any). Memory that processes map together, such as the rows, counts in each of them.
     """
@@ -79,7 +79,7 @@ class Costs:
     def summary(self) -> str:
         """One line."""
         text = (
-            f"cost: {self.wall_s:.1f} s, {self.cpu_s:.1f} s of CPU ({self.lightgbm_cpu_s:.1f} s inside LightGBM's train), "
+            f"cost: {self.wall_s:.1f} s, {self.cpu_s:.1f} s of CPU ({self.lightgbm_cpu_s:.1f} s inside LightGBM), "
             f"peak memory {self.peak_bytes / MIB:,.0f} MiB"
         )
         if self.worker_peak_bytes is None:

@@ -36,7 +36,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # A scheduler or a worker that does not answer in so many seconds is not there.
 PATIENCE: Final = 10
-# How often the rest of a run is sent out before the cluster is taken for lost.
+# How often the rest of a run is sent out without a result before the cluster is taken for lost.
 ATTEMPTS: Final = 3
 # A worker with several threads would mix their costs, and their settings of BLAS threads, on which bits depend.
 ALONE: Final = threading.Lock()
@@ -54,7 +54,7 @@ class Engine:
         """From ``loky`` or ``dask://HOST:PORT``; raises ``UsageError`` for any other name."""
         parts = urlsplit(name)
         try:
-            placed = parts.hostname and parts.port and name == f"dask://{parts.netloc}"
+            placed = parts.hostname and parts.port and parts.username is None and name == f"dask://{parts.netloc}"
         except ValueError:  # no number, or none of a port
             placed = False
         if not placed and name != "loky":
@@ -90,8 +90,9 @@ class Engine:
         """Call ``function(task, shared)`` for every task, in any order, and ``keep(task, result)`` here as each arrives.
 
         ``before`` tasks of the ``stage`` were done by an earlier run; results are kept in ``folder``, for the message of a
-        run that is stopped. Tasks of a worker that is lost are given to another one. Raises ``Interrupted`` when stopped,
-        when the cluster is lost or where a task costs worker after worker, and ``UsageError`` as ``check`` does.
+        run that is stopped. Tasks of a cluster's worker that is lost are given to another one. Raises ``Interrupted`` when
+        stopped, when a process of this machine or the cluster is lost, or where a task costs worker after worker, and
+        ``UsageError`` as ``check`` does.
         """
         told, meter = progress or (lambda *_: None), meter or Meter()
         done, total = before, before + len(tasks)
@@ -108,9 +109,8 @@ class Engine:
         except KeyboardInterrupt:
             raise Interrupted(_stopped("", done, total, stage, folder)) from None
         except _Lost as loss:
-            raise Interrupted(
-                _stopped(f"engine dask://{self.scheduler}: {loss}; ", done, total, stage, folder)
-            ) from None
+            where = "engine loky" if self.scheduler is None else f"engine dask://{self.scheduler}"
+            raise Interrupted(_stopped(f"{where}: {loss}; ", done, total, stage, folder)) from None
 
     def _results(
         self, function: Callable[[Task, Shared], Result], tasks: Sequence[Task], shared: Shared
@@ -155,17 +155,22 @@ def _local(
     """On processes of this machine, which map the arrays of ``shared``; one job is this process itself."""
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     calls = [delayed(_perform)(function, number, task, shared) for number, task in enumerate(tasks)]
-    with warnings.catch_warnings():
-        # A worker that has grown by 300 MB is replaced between two tasks, with this warning.
-        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        warnings.filterwarnings("ignore", ".* tasks which were still being processed", UserWarning)
-        with closing(Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)) as made:
-            yield from made
-    if jobs > 1:
-        # Idle workers would keep their memory through everything that follows.
-        get_reusable_executor().shutdown(wait=True)
+    try:
+        with warnings.catch_warnings():
+            # A worker that has grown by 300 MB is replaced between two tasks, with this warning.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            warnings.filterwarnings("ignore", ".* tasks which were still being processed", UserWarning)
+            with closing(Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)) as made:
+                yield from made
+    except TerminatedWorkerError:
+        raise _Lost("a worker was killed, most likely for want of memory; use fewer --jobs") from None
+    finally:
+        if jobs > 1:
+            # Idle workers would keep their memory through everything that follows.
+            get_reusable_executor(reuse=True).shutdown(wait=True)
 
 
 def _distributed(
@@ -174,16 +179,17 @@ def _distributed(
     """On the workers of a cluster, those that join later, too."""
     from distributed.client import FutureCancelledError
 
-    left = dict(enumerate(tasks))
+    left, attempts = dict(enumerate(tasks)), 0
     with _cluster(scheduler) as client, _losses(client):
-        for attempt in range(1, ATTEMPTS + 1):
+        while left:
+            attempts += 1
             try:
                 for number, result, usage in _submitted(client, function, dict(left), shared):
                     del left[number]
+                    attempts = 0
                     yield number, result, usage
-                return
             except FutureCancelledError:  # what all tasks read was lost with the last worker that held it
-                if attempt == ATTEMPTS or client.status != "running":
+                if attempts >= ATTEMPTS or client.status != "running":
                     raise
                 client.wait_for_workers(1, timeout=PATIENCE)
 
@@ -203,7 +209,7 @@ def _submitted(
 
 
 class _Lost(Exception):
-    """The cluster went away."""
+    """The processes that made the tasks went away."""
 
 
 @contextmanager

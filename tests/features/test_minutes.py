@@ -100,6 +100,89 @@ def test_a_minute_known_too_late_is_a_gap() -> None:
         assert (first["interval"] == "1h").sum() == there
 
 
+def hour_by_hour(builder: MinuteBars, rows: pd.DataFrame) -> list[dict[str, int]]:
+    """What was missing after each hour's rows."""
+    out = []
+    for _, new in rows.groupby(rows["close_time"].dt.ceil("h")):
+        builder.push({"bars": new})
+        out.append(builder.gaps)
+    return out
+
+
+def test_a_late_minute_counts_up_to_the_same_instant_in_whichever_push_it_comes() -> None:
+    """One that the builder never saw in time is a gap like any other."""
+    rows = minutes(1)
+    rows.loc[rows["symbol"] == "CUSDT", "available_at"] = BEGIN + HOUR + pd.Timedelta("61s")
+    for each in ("min", "h"):
+        builder = MinuteBars()
+        [hour] = pushed(builder, rows, each)
+        assert "CUSDT" not in set(hour["bars"]["symbol"])
+        assert builder.gaps == {"CUSDT": 60}
+
+
+def test_the_last_minute_of_any_symbol_ends_the_hour_for_all() -> None:
+    rows, builder = minutes(1), MinuteBars()
+    last = rows["close_time"] == BEGIN + HOUR
+    pushed(builder, rows[~last])
+    [hour] = builder.push({"bars": rows[last & (rows["symbol"] == "BUSDT")]})
+    assert set(hour["bars"].loc[hour["bars"]["interval"] == "1h", "symbol"]) == {"BUSDT"}
+    assert builder.gaps == {"AUSDT": 1, "CUSDT": 1}
+    with pytest.raises(DataInvalid, match=r"AUSDT.*all symbols of a minute in one push"):
+        builder.push({"bars": rows[last & (rows["symbol"] == "AUSDT")]})
+
+
+@pytest.mark.parametrize("price", ["open", "high", "low", "close"])
+def test_a_minute_without_one_of_its_prices_is_missing(price: str) -> None:
+    rows, builder = minutes(2), MinuteBars()
+    holed = (rows["symbol"] == "BUSDT") & (rows["close_time"] == BEGIN + 20 * MINUTE)
+    rows.loc[holed, price] = np.nan
+    [hour] = pushed(builder, rows[rows["close_time"] <= BEGIN + HOUR])
+    assert builder.gaps == {"BUSDT": 1}
+    assert len(hour["bars"]) == 3 * 5 - 2
+    assert hour["bars"][["open", "high", "low", "close"]].notna().all(axis=None)
+
+
+def test_a_minute_without_a_price_may_be_passed_again() -> None:
+    rows, builder = minutes(1), MinuteBars()
+    first = rows["close_time"] == BEGIN + MINUTE
+    builder.push({"bars": rows[first].assign(close=np.nan)})
+    hours = pushed(builder, rows)
+    assert builder.gaps == {}
+    pd.testing.assert_frame_equal(of(hours, "1h"), resampled(rows, "1h"), check_exact=True)
+
+
+def test_a_symbol_that_fell_silent_is_a_gap_of_all_minutes() -> None:
+    rows = minutes(4)
+    second = rows["close_time"].between(BEGIN + HOUR + MINUTE, BEGIN + 2 * HOUR)
+    silent = (rows["symbol"] == "AUSDT") & second
+    assert hour_by_hour(MinuteBars(), rows[~silent]) == [{}, {"AUSDT": 60}, {}, {}]
+    assert hour_by_hour(MinuteBars(), rows[~second]) == [
+        {},
+        {},
+        {},
+    ]  # an hour that nobody pushed is told by its absence
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("bars", "1m, BUSDT, 2024-03-04 06:02:00"), ("funding", "binance, BUSDT, 2024-03-04 06:00:00")]
+)
+def test_a_row_that_was_never_known_is_refused_and_nothing_is_taken_in(name: str, named: str) -> None:
+    rows, builder = minutes(1), MinuteBars()
+    begun = rows["close_time"] <= BEGIN + MINUTE
+    pushed(builder, rows[begun])
+    settled = pd.DataFrame(
+        {"exchange": "binance", "symbol": list(SYMBOLS), "funding_time": BEGIN, "available_at": BEGIN}
+    )
+    new = {"bars": rows[rows["close_time"] == BEGIN + 2 * MINUTE], "funding": settled}
+    bad = new[name].copy()
+    bad.loc[bad["symbol"] == "BUSDT", "available_at"] = pd.NaT
+    with pytest.raises(DataInvalid, match=rf"table '{name}', row {named}.*no available_at"):
+        builder.push(new | {name: bad})
+    [hour] = pushed(builder, rows[~begun])
+    assert set(hour) == {"bars"}
+    assert builder.gaps == {}
+
+
 def test_other_tables_wait_for_the_hour_in_which_they_were_known() -> None:
     rows, builder = minutes(3), MinuteBars()
     settled = pd.DataFrame({"symbol": ["AUSDT"], "available_at": [BEGIN + HOUR + pd.Timedelta("200ms")]})

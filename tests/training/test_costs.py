@@ -29,6 +29,7 @@ def test_tasks_of_other_processes_are_added_and_own_ones_are_not() -> None:
     assert costs.lightgbm_cpu_s == 90.0
     assert (costs.workers, costs.worker_peak_bytes) == (2, 400 * MIB)
     assert "400 MiB in the largest of 2 workers" in costs.summary()
+    assert "s of CPU (90.0 s inside LightGBM), peak" in costs.summary()
 
 
 def test_own_work_counts_in_its_stage_and_in_the_whole() -> None:

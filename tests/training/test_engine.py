@@ -32,7 +32,7 @@ REPOSITORY = Path(training.__file__).parents[1]
 
 # Tasks that a worker can import; a module of tests it cannot.
 TASKS = """
-import os, signal
+import os, signal, time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,13 @@ def lethal(task, shared):
 
 def always_lethal(task, shared):
     os.kill(os.getpid(), signal.SIGKILL)
+
+def lethal_later(task, shared):
+    time.sleep(1)  # results of earlier tasks are fetched before they are lost with the worker
+    return lethal(task, shared)
+
+def process(task, shared):
+    return os.getpid()
 
 def wrong(task, shared):
     raise ValueError(f"task {task}")
@@ -226,6 +233,59 @@ def test_a_task_that_costs_worker_after_worker_ends_the_run(cluster: Cluster, he
         cluster.engine.perform(always_lethal, [0], Shared(tmp_path), lambda *_: None, stage="tasks")
 
 
+def test_losses_are_counted_from_the_last_result(
+    helpers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only worker is lost more often than a run without results may lose one."""
+    from cluster_tasks import Shared, lethal_later
+
+    monkeypatch.setattr(module, "PATIENCE", 60)  # for the worker to be started again
+    made: list[int] = []
+    tasks = list(range(module.ATTEMPTS + 1))
+    with started(tmp_path / "cluster", 1, helpers) as lone:
+        lone.engine.perform(
+            lethal_later, tasks, Shared(tmp_path), lambda task, result: made.append(result), stage="tasks"
+        )
+    assert sorted(made) == tasks
+    assert len(list(tmp_path.glob("died-*"))) == len(tasks)
+
+
+def test_a_killed_worker_of_this_machine_stops_the_run(helpers: Path, tmp_path: Path) -> None:
+    from cluster_tasks import Shared, always_lethal, square
+
+    with pytest.raises(
+        Interrupted, match=r"^engine loky: a worker was killed, .* fewer --jobs; stopped at 0 of 2 tasks; .* to resume"
+    ) as refusal:
+        Engine(2).perform(always_lethal, [0, 1], Shared(tmp_path), lambda *_: None, stage="tasks")
+    assert refusal.value.exit_code == 8
+    made: list[int] = []
+    Engine(2).perform(square, [2, 3], Shared(tmp_path), lambda task, result: made.append(result), stage="tasks")
+    assert sorted(made) == [4, 9]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_a_run_stopped_while_it_keeps_its_last_result_leaves_no_worker(
+    stop: type[BaseException], helpers: Path, tmp_path: Path
+) -> None:
+    """All tasks are done by then, so nothing else ends the idle processes."""
+    from cluster_tasks import Shared, process
+
+    workers: list[int] = []
+
+    def keep(task: int, worker: int) -> None:
+        workers.append(worker)
+        if len(workers) == 4:
+            raise stop
+
+    with pytest.raises(Interrupted if stop is KeyboardInterrupt else stop):
+        Engine(2).perform(process, list(range(4)), Shared(tmp_path), keep, stage="tasks")
+    assert len(workers) == 4
+    assert os.getpid() not in workers
+    for worker in set(workers):
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
 def test_an_error_of_a_task_is_the_error_of_the_run(cluster: Cluster, helpers: Path, tmp_path: Path) -> None:
     from cluster_tasks import Shared, wrong
 
@@ -259,7 +319,7 @@ def test_a_lost_scheduler_stops_the_run_with_what_was_kept(helpers: Path, tmp_pa
 @pytest.mark.parametrize(
     "name",
     ["", "ray", "dask", "dask://", "dask://host", "dask://:8786", "dask://host:port", "dask://host:0", "Loky",
-     "dask://host:99999", "tcp://host:8786", "dask://host:8786/path", "dask://host:8786?x=1"],
+     "dask://host:99999", "tcp://host:8786", "dask://host:8786/path", "dask://host:8786?x=1", "dask://a@b:1", "dask://:a@b:1", "dask://@b:1"],
 )  # fmt: skip
 def test_other_names_are_refused_with_the_forms(name: str) -> None:
     with pytest.raises(UsageError, match=r"write loky .* or dask://HOST:PORT"):
