@@ -60,10 +60,13 @@ WITH_STORE := $(filter-out live_memory trades_to_bars,$(BENCHMARKS))
 $(STORE)/manifest.json: | setup
 	$(BIN)/forecaster data import --from simulated seed:7 --store $(STORE)
 
-# A goal whose gate fails does not keep the others from being measured; the page says so, and fails.
+# A goal whose gate fails does not keep the others from being measured; the page says so, and fails. The exit code beside
+# the figures tells a benchmark that was cut short from a finished one.
 bench-%: setup $(STORE)/manifest.json
 	mkdir -p build/bench
-	-$(BIN)/python benchmarks/$*.py $(if $(filter $*,$(WITH_STORE)),--store $(STORE)) > build/bench/$*.jsonl
+	rm -f build/bench/$*.exit
+	-$(BIN)/python benchmarks/$*.py $(if $(filter $*,$(WITH_STORE)),--store $(STORE)) > build/bench/$*.jsonl; \
+		code=$$?; echo $$code > build/bench/$*.exit; exit $$code
 
 bench: $(BENCHMARKS:%=bench-%)
 	$(BIN)/python benchmarks/page.py build/bench docs/benchmarks.md

@@ -5,9 +5,9 @@
 
 Series: six in ten simulated (GARCH, GJR, EGARCH, constant variance, shocks without effect, outliers; normal, Student and
 skewed errors; persistence up to one), three in ten windows of the store's symbols (hourly and daily returns), one in ten
-windows of daily S&P 500 returns (``realized_library/oxford_man_SPX-*.parquet`` in ``--data``: FORECASTER_REAL_DATA, or
-``shared/data`` beside the repository); what is absent is simulated. 250 to 4,000 returns, in per cent. A series is decided
-by its number, so any can be made again.
+windows of daily S&P 500 returns (``realized_library/oxford_man_SPX-*.parquet`` in ``--data``, by default the folder that
+the environment variable FORECASTER_REAL_DATA names); what is absent is simulated, and said in the figure's note. 250 to
+4,000 returns, in per cent. A series is decided by its number, so any can be made again.
 
 Two peers: arch from its own start, cold, on every series; and the best of five starts of arch on every tenth. Ours is
 ``fit_many``, cold. Demanded: no fit below arch's by more than 1e-6 of the log-likelihood, and none of those silent (a
@@ -46,7 +46,6 @@ from measuring import Gate, Result, Timing, note, of, tell
 from threadpoolctl import threadpool_limits
 
 GOAL: Final = "log-likelihood not below arch's, and no silent failure"
-BESIDE: Final = str(Path(__file__).parents[2] / "shared" / "data")
 CHUNK: Final = 40
 LENGTHS: Final = (250, 500, 1000, 2000, 4000)
 EVERY_TENTH: Final = 10
@@ -66,15 +65,20 @@ class Sources:
     index: Array
 
     @classmethod
-    def of(cls, store: str | None, data: str) -> Sources:
+    def of(cls, store: str | None, data: str | None) -> Sources:
         hourly = hourly_returns(store) if store else {}
         daily = {name: x[: x.size // 24 * 24].reshape(-1, 24).sum(axis=1) for name, x in hourly.items()}
-        files = sorted(Path(data).glob("realized_library/oxford_man_SPX-*.parquet"))
+        files = sorted(Path(data).glob("realized_library/oxford_man_SPX-*.parquet")) if data else []
         if not files:
-            note("no S&P 500 returns: simulated series take their place")
             return cls(hourly, daily, np.empty(0))
         close = pd.read_parquet(files[0], columns=["close_price"])["close_price"].to_numpy(np.float64)
         return cls(hourly, daily, 100.0 * np.diff(np.log(close[np.isfinite(close)])))
+
+    @property
+    def absent(self) -> str:
+        """Which sources simulated series stand in for; empty where all are there."""
+        found = {"the store's returns": bool(self.hourly), "daily S&P 500 returns": bool(self.index.size)}
+        return " and ".join(name for name, there in found.items() if not there)
 
     def series(self, number: int) -> tuple[str, Array]:
         """Where series ``number`` comes from, and its returns; chunks share one length."""
@@ -134,7 +138,7 @@ def errors(count: int, rng: np.random.Generator) -> tuple[str, Array]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", help="a store with hourly bars")
-    parser.add_argument("--data", default=os.environ.get("FORECASTER_REAL_DATA", BESIDE), help="real market data")
+    parser.add_argument("--data", default=os.environ.get("FORECASTER_REAL_DATA"), help="folder of real market data")
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--work", default="build/bench/garch-likelihood", help="where arch's results are kept")
     parser.add_argument("--only", type=int, help="one series by its number")
@@ -174,6 +178,7 @@ def results(sources: Sources, count: int, work: Path) -> Iterator[Result]:
         ("arch, the best of five starts, every tenth series", harder, seconds["ours harder"], seconds["harder"]),
     ):
         told = f"{len(rows)} fits of {len({row['series'] for row in rows})} series under {', '.join(specs)}"
+        told += f"; {sources.absent} absent, simulated series in their place" if sources.absent else ""
         yield Result(GOAL, case, of("arch"), Timing((own_s,), (peer_s,), judged(rows)), note=told)
 
 

@@ -30,7 +30,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["ONE_THREAD", "Child", "Gate", "Result", "Timing", "child", "machine", "note", "of", "paired", "tell"]
+__all__ = [
+    "ONE_THREAD",
+    "Child",
+    "Gate",
+    "Result",
+    "Timing",
+    "child",
+    "machine",
+    "note",
+    "of",
+    "paired",
+    "tell",
+    "undated",
+]
 
 Ours = TypeVar("Ours")
 Theirs = TypeVar("Theirs")
@@ -200,6 +213,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": [of(name) for name in LIBRARIES if "not installed" not in of(name)],
     }
+
+
+def undated(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a machine without the date: what must be equal for two figures to be comparable."""
+    return {name: fact for name, fact in facts.items() if name != "date"}
 
 
 def _cpu() -> str:

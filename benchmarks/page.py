@@ -3,19 +3,25 @@
     python benchmarks/page.py build/bench docs/benchmarks.md
 
 Takes every ``*.jsonl`` in the folder, whoever wrote it in the shape of ``measuring.Result``; a line without a peer may hold
-``growth_percent`` in place of a ratio. Misses and failed gates are
-said plainly. Exit code 1 where a gate failed or a file holds no figure, 2 where a line cannot be read.
+``growth_percent`` in place of a ratio. ``NAME.exit`` beside ``NAME.jsonl`` holds the benchmark's exit code: 0, or 1 where a
+gate failed; with any other, or a 1 that no gate explains, it was cut short and figures may be missing. Misses, failed gates
+and goals without figures are said plainly. Exit code 1 where a gate failed, a file holds no figure or a benchmark was cut
+short, 2 where a line cannot be read.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["page", "read", "verdict"]
+from measuring import undated
+
+__all__ = ["Remark", "page", "read", "verdict"]
 
 Line = Mapping[str, Any]
 KEYS: Final = ("goal", "case", "gate")
@@ -42,33 +48,56 @@ this date with these versions; run `make bench` for yours.
 """
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What is to be said of a benchmark as a whole, and whether the page fails for it."""
+
+    name: str
+    what: str
+    failed: bool
+
+
 def main() -> int:
     if len(sys.argv) != 3:
         print("usage: python benchmarks/page.py FOLDER PAGE", file=sys.stderr)
         return 2
     try:
-        lines, silent = read(Path(sys.argv[1]))
+        lines, remarks = read(Path(sys.argv[1]))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    Path(sys.argv[2]).write_text(page(lines, silent))
-    return int(bool(silent) or any(not line["gate"]["passed"] for line in lines))
+    Path(sys.argv[2]).write_text(page(lines, remarks))
+    return int(any(remark.failed for remark in remarks) or any(not line["gate"]["passed"] for line in lines))
 
 
-def read(folder: Path) -> tuple[list[Line], list[str]]:
-    """All lines in order of the goals, and the names of files without any; ``ValueError`` names what cannot be read."""
+def read(folder: Path) -> tuple[list[Line], list[Remark]]:
+    """All lines in order of the goals, and what was not measured or not to its end; ``ValueError``: what is no figure."""
     files = {file.stem: file for file in folder.glob("*.jsonl")}
     if not files:
         raise ValueError(f"{folder}: no *.jsonl here; run make bench, or a benchmark with its output redirected there")
-    order = [*(name for name in FIRST if name in files), *sorted(files.keys() - set(FIRST))]
-    lines, silent = [], []
-    for name in order:
-        found = [
-            _line(files[name], number, text) for number, text in enumerate(files[name].read_text().splitlines(), 1)
-        ]
+    lines: list[Line] = []
+    remarks: list[Remark] = []
+    for name in (*FIRST, *sorted(files.keys() - set(FIRST))):
+        if name not in files:
+            remarks.append(Remark(name, "was not measured", failed=False))
+            continue
+        told = enumerate(files[name].read_text().splitlines(), 1)
+        found = [_line(files[name], number, text) for number, text in told]
         lines += found
-        silent += [] if found else [name]
-    return lines, silent
+        remarks += _ending(name, files[name].with_suffix(".exit"), found)
+    return lines, remarks
+
+
+def _ending(name: str, file: Path, lines: Sequence[Line]) -> Iterator[Remark]:
+    """How a benchmark ended, where that was not as it should be."""
+    code = file.read_text().strip() if file.exists() else ""
+    explained = code == "0" or (code == "1" and any(not line["gate"]["passed"] for line in lines))
+    if not lines:
+        yield Remark(name, f"gave no figure: it did not finish (exit code {code or 'unknown'})", failed=True)
+    elif not code:
+        yield Remark(name, f"may have been cut short: there is no `{file.name}` with its exit code", failed=False)
+    elif not explained:
+        yield Remark(name, f"was cut short (exit code {code}): figures may be missing", failed=True)
 
 
 def _line(file: Path, number: int, text: str) -> Line:
@@ -90,8 +119,10 @@ def verdict(line: Line) -> str:
         return "**gate failed**"
     sign = -1.0 if GROWTH in line else 1.0
     value, floor, aim = (None if x is None else sign * x for x in (_value(line), line["floor"], line["aim"]))
-    if value is None or (floor is None and aim is None):
+    if floor is None and aim is None:
         return "gate passed"
+    if value is None:
+        return "**not measured**"
     if floor is not None and value < floor:
         return "**floor missed**"
     if aim is not None and value >= aim:
@@ -101,12 +132,12 @@ def verdict(line: Line) -> str:
 
 def _value(line: Line) -> float | None:
     value: float | None = line.get(GROWTH, line["ratio"])
-    return value
+    return None if value is None or math.isnan(value) else value
 
 
-def page(lines: Sequence[Line], silent: Sequence[str] = ()) -> str:
+def page(lines: Sequence[Line], remarks: Sequence[Remark] = ()) -> str:
     """The page in Markdown."""
-    parts = [HEAD, *_machines(lines), *_summary(lines, silent), *_tables(lines)]
+    parts = [HEAD, *_machines(lines), *_summary(lines, remarks), *_tables(lines)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -115,7 +146,7 @@ def _machines(lines: Sequence[Line]) -> Iterator[str]:
     dates: dict[str, list[str]] = {}
     for line in lines:
         facts = dict(line.get("machine") or {"cpu": "a machine that was not named"})
-        dates.setdefault(json.dumps({k: v for k, v in facts.items() if k != "date"}), []).append(facts.get("date", "?"))
+        dates.setdefault(json.dumps(undated(facts)), []).append(facts.get("date", "?"))
     for told, days in dates.items():
         facts = json.loads(told)
         span = min(days) if min(days) == max(days) else f"{min(days)} to {max(days)}"
@@ -125,7 +156,7 @@ def _machines(lines: Sequence[Line]) -> Iterator[str]:
         yield f"Measured {span} on {facts['cpu']}{size}{python}{libraries}.\n"
 
 
-def _summary(lines: Sequence[Line], silent: Sequence[str]) -> Iterator[str]:
+def _summary(lines: Sequence[Line], remarks: Sequence[Remark]) -> Iterator[str]:
     """What was missed, by name; nothing is left for the reader to find out."""
     yield "## Missed\n"
     missed = [line for line in lines if verdict(line).startswith("**") or verdict(line) == "aim missed"]
@@ -134,9 +165,9 @@ def _summary(lines: Sequence[Line], silent: Sequence[str]) -> Iterator[str]:
         bound = line["aim"] if line["floor"] is None else line["floor"]
         figure = "" if _value(line) is None else f" ({_value(line):.3g}{_unit(line)}; asked {bound:g}{_unit(line)})"
         yield f"- {line['goal']}, {line['case']}: {what}{figure}."
-    for name in silent:
-        yield f"- `benchmarks/{name}.py` gave no figure: it did not finish."
-    yield "" if missed or silent else "No floor, no gate.\n"
+    for remark in remarks:
+        yield f"- `benchmarks/{remark.name}.py` {remark.what}."
+    yield "" if missed or remarks else "No floor, no gate.\n"
 
 
 def _tables(lines: Sequence[Line]) -> Iterator[str]:

@@ -19,34 +19,44 @@ from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from training.config import RunConfig
 from training.splits import utc
 
-__all__ = ["Border", "fold_file", "loop", "prepared", "spread", "total", "train_counted"]
+__all__ = ["Border", "boosting", "boosting_counted", "fold_file", "loop", "prepared", "spread", "total"]
 
 Border = tuple[str, str, str]
 """First test origin, the one after the last, and by when labels must be known: ISO instants."""
 WEEKS: Final = pd.Timedelta(weeks=8)
 LINES: Final = "folds.jsonl"
 # Told within a member's seconds, or not part of the loop: never added to the sum.
-WITHIN: Final = ("train", "boosters", "garch fits", "gjr fits", "garch warm fits", "gjr warm fits")
+WITHIN: Final = ("train", "datasets", "boosters", "garch fits", "gjr fits", "garch warm fits", "gjr warm fits")
 
 
 @contextmanager
-def train_counted(seconds: Seconds) -> Iterator[None]:
-    """CPU seconds and calls of ``lightgbm.train`` while inside."""
+def boosting_counted(seconds: Seconds) -> Iterator[None]:
+    """CPU seconds inside LightGBM while inside, and its boosters.
+
+    ``datasets``: in ``Dataset.construct``, whoever calls it; ``train``: in ``lightgbm.train`` less the construction of a
+    Dataset that it is given unbuilt. So it does not matter on which side of ``train`` a Dataset is built.
+    """
     import lightgbm
 
-    own = lightgbm.train
+    train, construct = lightgbm.train, lightgbm.Dataset.construct
 
-    def counted(*arguments: Any, **named: Any) -> Any:
+    def constructed(data: Any) -> Any:
+        with seconds.of("datasets"):
+            return construct(data)
+
+    def trained(*arguments: Any, **named: Any) -> Any:
+        earlier = seconds.get("datasets", 0.0)
         with seconds.of("train"):
-            booster = own(*arguments, **named)
+            booster = train(*arguments, **named)
+        seconds["train"] -= seconds.get("datasets", 0.0) - earlier
         seconds["boosters"] = seconds.get("boosters", 0.0) + 1
         return booster
 
-    lightgbm.train = counted
+    lightgbm.train, lightgbm.Dataset.construct = trained, constructed
     try:
         yield
     finally:
-        lightgbm.train = own
+        lightgbm.train, lightgbm.Dataset.construct = train, construct
 
 
 def total(seconds: Mapping[str, float], *, warm: bool = False) -> float:
@@ -57,6 +67,11 @@ def total(seconds: Mapping[str, float], *, warm: bool = False) -> float:
             if f"{name} warm fits" in seconds:
                 out += seconds[f"{name} warm fits"] - seconds[f"{name} fits"]
     return out
+
+
+def boosting(seconds: Mapping[str, float]) -> float:
+    """Seconds inside LightGBM: building Datasets and training."""
+    return seconds.get("train", 0.0) + seconds.get("datasets", 0.0)
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -73,7 +88,10 @@ def fold_file(work: Path, fold: str) -> Path:
 def loop(
     store: str, config: RunConfig, given: tuple[str, str], borders: Sequence[Border], chosen: list[int], work: Path
 ) -> dict[str, Any]:
-    """Measure the chosen folds, those not in ``work`` yet; seconds of what is done once, of each fold, and the scores."""
+    """Measure the chosen folds, those not in ``work`` yet; seconds of what is done once, of each fold, and the scores.
+
+    ``taken_over`` counts the chosen folds that an earlier run left there, whose seconds are that run's.
+    """
     import arch  # noqa: F401  # imports are not counted
     import lightgbm  # noqa: F401
 
@@ -83,6 +101,7 @@ def loop(
     with once.of("features and targets"):
         features, labels, came = prepared(market, config)
     lines = _held(work)
+    taken_over = sum(borders[number][0] in lines for number in chosen)
     for number in chosen:
         if borders[number][0] not in lines:
             line = _fold(features, labels, borders[number], config, lines, work)
@@ -90,7 +109,7 @@ def loop(
             with (work / LINES).open("a") as file:
                 file.write(json.dumps(line) + "\n")
         spent = lines[borders[number][0]]["seconds"]
-        note(f"fold {number + 1} of {len(borders)}: {total(spent):.1f} s, {spent.get('train', 0.0):.1f} of it train")
+        note(f"fold {number + 1} of {len(borders)}: {total(spent):.1f} s, {boosting(spent):.1f} of it LightGBM's")
     with once.of("levels, laws and scores"):
         forecasts = pd.concat([pd.read_parquet(fold_file(work, borders[k][0])) for k in chosen]).sort_index()
         names = [name.rpartition(":") for name in forecasts.columns]
@@ -98,7 +117,8 @@ def loop(
             [(m, int(h)) for m, _, h in names], names=["member", "horizon_hours"]
         )
         scores = finish(forecasts, came, utc(given[0]), utc(given[1]), work)
-    return {"once": once, "folds": [lines[borders[k][0]]["seconds"] for k in chosen], "scores": scores}
+    folds = [lines[borders[k][0]]["seconds"] for k in chosen]
+    return {"once": once, "folds": folds, "taken_over": taken_over, "scores": scores}
 
 
 def prepared(market: Market, config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, Frames]]:
@@ -124,7 +144,7 @@ def _fold(
     earlier = [line for line in lines.values() if pd.Timestamp(line["fold"]) < start]
     before = max(earlier, key=lambda line: pd.Timestamp(line["fold"]))["params"] if earlier else {}
     seconds = Seconds()
-    with train_counted(seconds):
+    with boosting_counted(seconds):
         with seconds.of("rows"):
             origins = pd.DatetimeIndex(features.index.get_level_values("origin"))
             past, ahead = origins < start, (origins >= start) & (origins < end)

@@ -1,15 +1,16 @@
 """The members as a notebook would write them: pandas, numpy's least squares, arch and LightGBM, one fold at a time.
 
-They are the same models as ours, on the same columns and rows, so that their forecasts can be held against each other;
-how they are computed is plain, and nothing is slow on purpose: the seasonal HAR is fitted once and serves three members,
-normal equations are inverted once a fit, forecasts of a fold come from one call, and BLAS has its products.
+They are the same models as ours, on the same columns and rows, so that their forecasts can be held against each other; how
+they are computed is plain, and nothing is slow on purpose: only members that are asked for are fitted, the seasonal HAR is
+fitted once, serves three members and forecasts no row that nobody reads, normal equations are inverted once a fit,
+forecasts of a fold come from one call, and BLAS has its products.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,9 +28,12 @@ from models.seasonal_garch import SeasonalGARCH
 __all__ = ["Fold", "Seconds", "forecast"]
 
 Array = npt.NDArray[np.float64]
+Predict = Callable[[pd.DataFrame], Array]
+"""Forecasts of ``ln E[V]`` for rows of features, (n_rows, n_horizons)."""
 
 PERCENT: Final = 100.0  # arch wants returns of order one
 COLUMNS: Final = ["log_return_1h", "log_season_1h"]
+ON_SEASONAL_HAR: Final = ("har_seasonal", "har_x", "lightgbm")
 HAR_STEPS: Final = 6
 HAR_BOUND: Final = 20.0  # of the working residual V / F - 1
 HARX_STEPS: Final = 8
@@ -89,20 +93,24 @@ def forecast(fold: Fold, members: Mapping[str, Mapping[str, Any]], seconds: Seco
     if "ewma" in members:
         with seconds.of("ewma"):
             out["ewma"] = ewma(fold, EWMA(**members["ewma"]))
-    for name in ("har", "har_seasonal"):
-        with seconds.of(name):
-            own, base = har(fold, HAR(seasonal=name == "har_seasonal", **members.get(name, {})))
-        if name in members:
-            out[name] = own
+    if "har" in members:
+        with seconds.of("har"):
+            out["har"] = har(fold, HAR(seasonal=False, **members["har"]))(fold.test)
+    if not members.keys().isdisjoint(ON_SEASONAL_HAR):
+        with seconds.of("har_seasonal"):
+            base = har(fold, HAR(seasonal=True, **members.get("har_seasonal", {})))
+            ahead = base(fold.test)
+        if "har_seasonal" in members:
+            out["har_seasonal"] = ahead
     if "har_x" in members:
         with seconds.of("har_x"):
-            out["har_x"] = har_x(fold, HARX(**members["har_x"]), base, own)
+            out["har_x"] = har_x(fold, HARX(**members["har_x"]), base, ahead)
     for o, name in ((0, "garch"), (1, "gjr")):
         if name in members:
             out[name] = garch(fold, name, SeasonalGARCH(o=o, **members[name]), seconds)
     if "lightgbm" in members:
         with seconds.of("lightgbm"):
-            out["lightgbm"] = boosted(fold, LightGBM(**members["lightgbm"]), base, own)
+            out["lightgbm"] = boosted(fold, LightGBM(**members["lightgbm"]), base, ahead)
     frames = {name: pd.DataFrame(values, fold.test.index, fold.horizons) for name, values in out.items()}
     return pd.concat(frames, axis=1, names=["member", "horizon_hours"])
 
@@ -120,33 +128,41 @@ def ewma(fold: Fold, settings: EWMA) -> Array:
     return np.column_stack(out)
 
 
-def har(fold: Fold, settings: HAR) -> tuple[Array, Array]:
-    """Log-linear HAR by symbol, shrunk to the pool: forecasts of the test rows, and of all rows learnt from."""
+def har(fold: Fold, settings: HAR) -> Predict:
+    """Log-linear HAR by symbol, shrunk to the pool, fitted; what it returns forecasts the rows that are asked for."""
     prefix = "log_rv_" if settings.seasonal else "log_rv_raw_"
     names = [f"{prefix}{lag}h" for lag in settings.lags]
-    design = fold.X[names].ffill(axis=1).bfill(axis=1)
-    ahead = fold.test[names].ffill(axis=1).bfill(axis=1)
+
+    def lags(X: pd.DataFrame) -> pd.DataFrame:
+        return X[names].ffill(axis=1).bfill(axis=1)
+
+    def offset(X: pd.DataFrame, h: int) -> Array:
+        return X[f"log_season_ahead_{h}h"].to_numpy() if settings.seasonal else np.full(len(X), np.log(h))
+
     rows = fold.recent(settings.window_days)
-    out, fitted = np.empty((len(ahead), len(fold.horizons))), np.empty((len(design), len(fold.horizons)))
-    for j, h in enumerate(fold.horizons):
-        offset, offset_ahead = np.log(h), np.log(h)
-        if settings.seasonal:
-            offset = fold.X[f"log_season_ahead_{h}h"].to_numpy()
-            offset_ahead = fold.test[f"log_season_ahead_{h}h"].to_numpy()
-        target = np.log(fold.y[h]) - offset
-        usable = rows & design.notna().all(axis=1) & np.isfinite(target)
+    X, y = fold.X[rows], fold.y[rows]
+    design, fitted = lags(X), []
+    for h in fold.horizons:
+        target = np.log(y[h]) - offset(X, h)
+        usable = design.notna().all(axis=1) & np.isfinite(target)
         pooled = qlike_fit(design[usable].to_numpy(), target[usable].to_numpy())
         coefficients = {}
         for symbol, part in design[usable].groupby("symbol"):
             own = qlike_fit(part.to_numpy(), target[part.index].to_numpy()) if len(part) >= 10 * len(pooled) else pooled
             share = len(part) / (len(part) + settings.shrinkage)
             coefficients[symbol] = share * own + (1 - share) * pooled
-        for frame, values, constant in ((ahead, out, offset_ahead), (design, fitted, offset)):
-            symbols = frame.index.get_level_values("symbol")
-            b = np.stack([coefficients.get(symbol, pooled) for symbol in frame.index.unique("symbol")])
-            b = b[pd.Index(frame.index.unique("symbol")).get_indexer(symbols)]
-            values[:, j] = b[:, 0] + (b[:, 1:] * frame.to_numpy()).sum(axis=1) + constant
-    return out, fitted
+        fitted.append((coefficients, pooled))
+
+    def predict(X: pd.DataFrame) -> Array:
+        design, known = lags(X).to_numpy(), X.index.unique("symbol")
+        at = known.get_indexer(X.index.get_level_values("symbol"))
+        out = []
+        for h, (coefficients, pooled) in zip(fold.horizons, fitted, strict=True):
+            b = np.stack([coefficients.get(symbol, pooled) for symbol in known])[at]
+            out.append(b[:, 0] + (b[:, 1:] * design).sum(axis=1) + offset(X, h))
+        return np.column_stack(out)
+
+    return predict
 
 
 def qlike_fit(design: Array, target: Array) -> Array:
@@ -161,17 +177,17 @@ def qlike_fit(design: Array, target: Array) -> Array:
     return np.asarray(b)
 
 
-def har_x(fold: Fold, settings: HARX, base: Array, ahead: Array) -> Array:
+def har_x(fold: Fold, settings: HARX, har: Predict, ahead: Array) -> Array:
     """Ridge on all standardised signals, fitted to QLIKE on what the seasonal HAR leaves."""
     skipped = (*UNUSED_PREFIXES, *NOT_LINEAR)
     names = [c for c in fold.names if not c.startswith(skipped) and not any(part in c for part in SPARSE)]
     kept = fold.recent(settings.window_days) & (fold.hours % settings.every_hours == 0)
     X = fold.X[kept]
-    weights = equal_weights(X.index)
+    base, weights = har(X), equal_weights(X.index)
     out = ahead.copy()
     for j, h in enumerate(fold.horizons):
-        signals = relative(X, names, base[kept, j], h)
-        residual = np.log(fold.y.loc[kept, h].to_numpy()) - base[kept, j]
+        signals = relative(X, names, base[:, j], h)
+        residual = np.log(fold.y.loc[kept, h].to_numpy()) - base[:, j]
         known = np.isfinite(residual)
         low, centre, high = signals[known].quantile([0.1, 0.5, 0.9]).to_numpy()
         scale = (high - low) / NORMAL_SPREAD
@@ -246,19 +262,19 @@ def arch_fit(returns: pd.Series, o: int, start: Array | None) -> Array:
     return np.asarray(result.params, dtype=np.float64)
 
 
-def boosted(fold: Fold, settings: LightGBM, base: Array, ahead: Array) -> Array:
+def boosted(fold: Fold, settings: LightGBM, har: Predict, ahead: Array) -> Array:
     """A booster a horizon on what the seasonal HAR leaves, with our parameters, rows, columns and weights."""
     import lightgbm
 
     names = [c for c in fold.names if not c.startswith(UNUSED_PREFIXES)]
     kept = fold.recent(settings.window_days) & (fold.hours % settings.every_hours == 0)
     X, bound = fold.X[kept], settings.largest_residual
-    out = ahead.copy()
+    base, out = har(X), ahead.copy()
     for j, h in enumerate(fold.horizons):
-        residual = np.log(fold.y.loc[kept, h].to_numpy()) - base[kept, j]
+        residual = np.log(fold.y.loc[kept, h].to_numpy()) - base[:, j]
         known = np.isfinite(residual)
         data = lightgbm.Dataset(
-            boosted_design(X, names, base[kept, j], h)[known],
+            boosted_design(X, names, base[:, j], h)[known],
             np.clip(residual[known], -bound, bound),
             weight=equal_weights(X.index[known]),
             params={"max_bin": settings.max_bin, "verbosity": -1},

@@ -7,19 +7,24 @@ Ours is ``training.evaluation.evaluate`` with one job in a fresh folder. The pee
 features with pandas (``feature_matrix.PandasPanel``), targets by ``rolling``, then fold by fold the members of
 ``plain_members`` (arch: one cold fit from its own start per symbol, model and refit date), and at the end trailing levels,
 the mean of logs, empirical laws, scores and arch's confidence sets (``plain_scores``). Each side is a process of its own,
-one thread, CPU time from an open market to written scores; imports and compilation are not counted. Time inside
-``lightgbm.train`` is told apart on both sides.
+one thread, CPU time from an open market to written scores; imports and compilation are not counted.
+
+LightGBM's own work is told apart on both sides alike: the peer gives ``lightgbm.train`` an unbuilt Dataset, so that it is
+built inside, while ours builds it before. Construction of Datasets, wherever it happens, and ``train`` without it are two
+figures of each side, and both are taken off both sides for the ratio without LightGBM's train.
 
 ``--folds k`` measures k folds of the peer spread over all and scales their seconds up; 0 measures every one. Finished
-folds are kept in ``--work`` with their seconds (``folds.jsonl``) and are not made again.
+folds are kept in ``--work`` with their seconds (``folds.jsonl``) and are not made again by the same code and libraries on
+the same machine; how many were taken over is told.
 
 What ours does and the peer does not: certify each fit and try several starts; hash data, settings and parameters; commit
 each fold atomically; quantiles of the members' training residuals; weights from resolved rows, states and Pareto tails of
 the law, calibration of regime probabilities; status, reason and provenance of each row; the whole forecast table of every
 member; scores by symbol, back-tests, bootstrap intervals of the gains. The peer's figure is lower for it.
 
-Gate: on the folds measured, each member's QLIKE (as fitted, rows both forecast, horizons pooled) is not above the peer's by
-more than 1 %, and both trained as many boosters a fold.
+Gate: on the folds measured, each member's QLIKE (at each symbol's best level, since both sides level every member on what
+is resolved; horizons pooled) is not above the peer's by more than 1 %, ours leaves no row open that the peer forecasts and
+that came, and both trained as many boosters a fold.
 """
 
 from __future__ import annotations
@@ -36,14 +41,14 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from measuring import Child, Gate, Result, Timing, child, note, of, tell
-from plain_loop import fold_file, loop, spread, total, train_counted
+from measuring import Child, Gate, Result, Timing, child, machine, note, of, tell, undated
+from plain_loop import boosting, boosting_counted, fold_file, loop, spread, total
 from plain_members import Seconds
 
 from features.market import Market
 from training.config import RunConfig
 from training.evaluation import evaluate, plan
-from training.folds import read_fold
+from training.folds import code_sha256, read_fold
 from training.material import prepare
 from training.splits import utc
 
@@ -98,7 +103,7 @@ def _config(given: argparse.Namespace, *more: str) -> RunConfig:
 
 
 def results(given: argparse.Namespace) -> Iterator[Result]:
-    """Two figures from one pair of processes: without the time inside ``train``, and everything."""
+    """Two figures from one pair of processes: without the time inside LightGBM, and everything."""
     _side("plan", given)
     note("ours")
     mine, own = _side("ours", given)
@@ -108,13 +113,13 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
     measured = len(theirs["folds"])
     scale = folds / measured
     once = sum(theirs["once"].values())
-    train = scale * sum(fold.get("train", 0.0) for fold in theirs["folds"])
+    inside = boosting(own), scale * sum(map(boosting, theirs["folds"]))
     whole = once + scale * sum(map(total, theirs["folds"]))
     warm = once + scale * sum(total(fold, warm=True) for fold in theirs["folds"])
     found = _gate(given, own, theirs)
     figures = {
-        "train_ours_s": own.get("train", 0.0),
-        "train_peer_s": train,
+        **_inside("train", own, theirs["folds"], scale),
+        **_inside("datasets", own, theirs["folds"], scale),
         "once_peer_s": theirs["once"],
         "by_member_peer_s": _by_member(theirs["folds"], scale),
         "peak_ours_mib": round(mine.peak_mib),
@@ -123,8 +128,9 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
     detailed = Gate(found.passed, found.what, {**found.figures, **figures})
     told = f"{found.figures['symbols']} symbols, {given.start} to {given.end}, horizons {given.horizons} h; "
     told += f"{measured} of the peer's {folds} folds measured" + ("" if measured == folds else ", scaled up")
+    told += f", {theirs['taken_over']} of them taken over with their seconds from an earlier run"
     for case, less_own, less_peer, gate, floor, aim in (
-        ("without the time inside LightGBM's train", own.get("train", 0.0), train, detailed, 8.0, 20.0),
+        ("without the time inside LightGBM's train and its Datasets", *inside, detailed, 8.0, 20.0),
         ("everything", 0.0, 0.0, found, 1.5, 2.0),
     ):
         started = f"with arch started from an earlier fold's optimum the peer takes {warm - less_peer:.0f} s"
@@ -133,35 +139,59 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
         yield Result(GOAL, case, peer, timing, floor, aim, f"{told}; {started}")
 
 
+def _inside(what: str, own: dict[str, float], folds: list[dict[str, float]], scale: float) -> dict[str, float]:
+    """Seconds of LightGBM's ``train`` or of its Datasets on both sides."""
+    theirs = scale * sum(fold.get(what, 0.0) for fold in folds)
+    return {f"{what}_ours_s": round(own.get(what, 0.0), 1), f"{what}_peer_s": round(theirs, 1)}
+
+
 def _by_member(folds: list[dict[str, float]], scale: float) -> dict[str, float]:
     names = sorted({name for fold in folds for name in fold})
     return {name: round(scale * sum(fold.get(name, 0.0) for fold in folds), 1) for name in names}
 
 
 def _gate(given: argparse.Namespace, own: dict[str, float], theirs: dict[str, Any]) -> Gate:
-    """Each member's QLIKE against the peer's, as fitted, on the folds measured; and as many boosters a fold."""
+    """Each member's QLIKE against the peer's, levelled, on the folds measured; no row left out; as many boosters a fold."""
     work = given.folder
     borders = json.loads((work / PLAN).read_text())
     made = {(held := read_fold(file.parent)).first_origin: held.forecasts for file in (work / OURS).rglob("fold.json")}
     came = pd.read_parquet(work / CAME)
-    terms: dict[str, list[tuple[float, float]]] = {}
+    terms: dict[str, list[tuple[float, float, int]]] = {}
     for number in spread(len(borders), given.folds):
         ours, peer = made[pd.Timestamp(borders[number][0])], pd.read_parquet(fold_file(work, borders[number][0]))
         for column in peer:
             member, _, h = str(column).rpartition(":")
-            rows = pd.DataFrame({"ours": ours[member, int(h)], "peer": peer[column], "came": np.log(came[h])}).dropna()
-            losses = (_qlike(rows["came"] - rows[side]) for side in ("ours", "peer"))
-            terms.setdefault(member, []).append((next(losses), next(losses)))
-    means = {member: np.mean(pairs, axis=0) for member, pairs in terms.items()}
+            terms.setdefault(member, []).append(compared(ours[member, int(h)], peer[column], np.log(came[h])))
+    means = {member: np.mean(rows, axis=0)[:2] for member, rows in terms.items()}
     figures = {member: {"ours": round(a, 5), "peer": round(b, 5)} for member, (a, b) in means.items()}
+    left = {member: sum(row[2] for row in rows) for member, rows in terms.items()}
     boosters = {
         "ours": own.get("boosters", 0.0) / len(borders),
         "peer": sum(fold.get("boosters", 0.0) for fold in theirs["folds"]) / len(theirs["folds"]),
     }
-    passed = all(a <= WORSE * b for a, b in means.values()) and boosters["ours"] == boosters["peer"]
-    what = "each member's QLIKE as fitted not above the peer's by more than 1 %, as many boosters a fold"
+    passed = all(a <= WORSE * b for a, b in means.values()) and not any(left.values())
+    passed &= boosters["ours"] == boosters["peer"]
+    what = (
+        "each member's QLIKE, levelled, not above the peer's by more than 1 %, no row left out, as many boosters a fold"
+    )
     symbols = came.index.get_level_values("symbol").nunique()
-    return Gate(passed, what, {"qlike": figures, "boosters_a_fold": boosters, "symbols": symbols})
+    return Gate(
+        passed, what, {"qlike": figures, "rows_left_out": left, "boosters_a_fold": boosters, "symbols": symbols}
+    )
+
+
+def compared(ours: pd.Series, peer: pd.Series, came: pd.Series) -> tuple[float, float, int]:
+    """QLIKE of both on the rows that both forecast and that came, and how many more the peer forecasts; logs of variances."""
+    rows = pd.DataFrame({"ours": ours.reindex(peer.index), "peer": peer, "came": came.reindex(peer.index)})
+    asked = rows[np.isfinite(rows[["peer", "came"]]).all(axis=1)]
+    both = asked[np.isfinite(asked["ours"])]
+    losses = [_qlike(_levelled(both["came"] - both[side])) for side in ("ours", "peer")]
+    return losses[0], losses[1], len(asked) - len(both)
+
+
+def _levelled(error: pd.Series) -> pd.Series:
+    """Log errors less the log of each symbol's mean of V / F."""
+    return error - np.log(np.exp(error).groupby(level="symbol").transform("mean"))
 
 
 def _qlike(error: pd.Series) -> float:
@@ -200,7 +230,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         evaluate(Market.open(given.store), short, start=last - pd.DateOffset(days=3), end=last, out=folder, jobs=1)
     shutil.rmtree(out, ignore_errors=True)
     market = Market.open(given.store)
-    with train_counted(seconds), seconds.of("all"):
+    with boosting_counted(seconds), seconds.of("all"):
         evaluate(market, _config(given), start=given.start, end=given.end, out=out, jobs=1)
     return seconds
 
@@ -217,7 +247,7 @@ SIDES: Final = {"plan": borders, "ours": ours, "peer": peer}
 
 
 def _folder(given: argparse.Namespace) -> Path:
-    """A folder for every question asked of every state of the data and of the peer's code."""
+    """A folder for every question asked of every state of data, code and libraries, on every machine."""
     here = Path(__file__).parent
     files = (
         here / "plain_loop.py",
@@ -225,7 +255,7 @@ def _folder(given: argparse.Namespace) -> Path:
         here / "feature_matrix.py",
         Path(given.store) / "manifest.json",
     )
-    asked = f"{given.start} {given.end} {_config(given).sha256} {of('arch')} {of('lightgbm')} {of('pandas')}"
+    asked = f"{given.start} {given.end} {_config(given).sha256} {code_sha256()} {undated(machine())}"
     digest = hashlib.sha256(asked.encode() + b"".join(file.read_bytes() for file in files)).hexdigest()
     folder = Path(given.work) / digest[:12]
     folder.mkdir(parents=True, exist_ok=True)

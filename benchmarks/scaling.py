@@ -6,10 +6,10 @@
 Each cell is one evaluation of a simulated market in a process of its own: all members on 2, 6, 18 and 72 symbols of one
 year, 6 symbols of 1, 2 and 4 years, and 6 and 18 symbols with fewer members. The second half of the market is scored, with
 monthly refits, after three months of warm-up; horizons 1, 4 and 24 h; the leaves of LightGBM are small enough for two
-symbols. One JSON line a cell on stdout, with wall and CPU
-seconds, CPU inside LightGBM's train, and peak memory, as a whole and by stage; finished cells are kept in
-``DIR/cells.jsonl`` and are not measured again. ``--page`` writes the page from them. ``--quick`` runs small cells, to see
-that it works; they are kept under names of their own.
+symbols. One JSON line a cell on stdout, with wall and CPU seconds, CPU inside LightGBM's train, and peak memory, as a whole
+and by stage; finished cells are kept in ``DIR/cells.jsonl`` and are not measured again by the same code with as many jobs
+on the same machine. ``--page`` writes the page from them. ``--quick`` runs small cells, to see that it works; they are kept
+under names of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import pandas as pd
 from measuring import ONE_THREAD, child, machine, note
-from scaling_page import page
+from scaling_page import conditions, latest, page
 
 from features.market import Market
 from features.sources.simulated import simulate
@@ -34,6 +34,7 @@ from features.sources.simulated_dynamics import PROFILES
 from training.config import RunConfig
 from training.costs import Meter
 from training.evaluation import evaluate, plan
+from training.folds import code_sha256
 from training.material import prepare
 from training.splits import utc
 
@@ -67,7 +68,7 @@ def main() -> None:
     given = parser.parse_args()
     kept = given.work / "cells.jsonl"
     if given.page:
-        given.page.write_text(page([json.loads(line) for line in kept.read_text().splitlines()]))
+        given.page.write_text(page(list(latest(kept.read_text()).values())))
     elif given.simulate:
         symbols, years = given.simulate
         _simulated(symbols, years, given.work)
@@ -79,16 +80,16 @@ def main() -> None:
 
 
 def _run(cells: Sequence[Cell], kept: Path, work: Path, jobs: int) -> None:
-    done = {}
-    if kept.exists():
-        done = {tuple(row["cell"]): line for line in kept.read_text().splitlines() for row in [json.loads(line)]}
+    now = {"code_sha256": code_sha256(), "jobs": jobs, "machine": machine()}
+    rows = latest(kept.read_text()) if kept.exists() else {}
+    done = {cell: json.dumps(row) for cell, row in rows.items() if conditions(row) == conditions(now)}
     if set(cells) - set(done):
         note("a small evaluation that compiles all kernels, not kept")
         _told(QUICK[2], work, jobs)
     for cell in cells:
         if cell not in done:
             note(f"{cell[0]} symbols, {cell[1]:g} years, {cell[2]}")
-            done[cell] = json.dumps(_told(cell, work, jobs) | {"machine": machine()})
+            done[cell] = json.dumps(_told(cell, work, jobs) | now)
             with kept.open("a") as file:
                 file.write(done[cell] + "\n")
         print(done[cell], flush=True)
@@ -120,7 +121,6 @@ def _measured(cell: Cell, work: Path, jobs: int) -> dict[str, Any]:
     material = prepare(market, config)
     return {
         "cell": cell,
-        "jobs": jobs,
         "folds": len(plan(material, config, start, end)),
         "rows": len(material.rows.features),
         "columns": len(material.rows.columns),

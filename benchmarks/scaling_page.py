@@ -6,11 +6,14 @@ line in the rows, and the page says so.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["page"]
+from measuring import undated
+
+__all__ = ["conditions", "latest", "page"]
 
 Row = Mapping[str, Any]
 STAGES: Final = ("prepare", "folds", "assemble", "write", "score")
@@ -21,6 +24,16 @@ TARGET: Final = 2000
 MACHINES: Final = 10
 CORES: Final = (2, 16)
 YEARS: Final = 2.0
+
+
+def latest(told: str) -> dict[tuple[int, float, str], Row]:
+    """The last row of each cell in a file of JSON lines."""
+    return {tuple(row["cell"]): row for row in map(json.loads, told.splitlines())}
+
+
+def conditions(row: Row) -> dict[str, Any]:
+    """What two cells must have in common to stand in one table: code, jobs and machine."""
+    return {"code": row.get("code_sha256"), "jobs": row["jobs"], "machine": undated(row["machine"])}
 
 
 class Cells:
@@ -84,7 +97,14 @@ def rows_bytes(row: Row) -> float:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page in Markdown."""
+    """The page in Markdown; ``ValueError`` where cells differ in code, jobs or machine."""
+    common = conditions(rows[-1])
+    for row in rows:
+        if apart := [name for name, value in conditions(row).items() if value != common[name]]:
+            raise ValueError(
+                f"cell {row['cell']} and cell {rows[-1]['cell']} were measured with different {' and '.join(apart)}; "
+                "run benchmarks/scaling.py again, or in a new --work, so that all are measured alike"
+            )
     cells = Cells(rows)
     machine = rows[-1]["machine"]
     facts = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['date']}"
@@ -171,7 +191,7 @@ def _cluster(cells: Cells) -> str:
 
 def _machines(cells: Cells) -> str:
     shard = cells.symbols[-1]
-    shards, count = math.ceil(TARGET / shard), _folds(cells)
+    shards, count = math.ceil(TARGET / shard), max(round(_folds(cells)), 1)
     rounds = math.ceil(shards / MACHINES)
     serial, folds = _split(cells, TARGET)
     shard_serial, shard_folds = _split(cells, shard)
@@ -180,8 +200,9 @@ def _machines(cells: Cells) -> str:
         "|---|---|---|",
     ]
     for cores in CORES:
-        whole = _time(serial + folds / min(MACHINES * cores, count))
-        sharded = _time(rounds * (shard_serial + shard_folds / min(cores, count)))
+        # Whole folds are handed out: the last round may leave workers idle.
+        whole = _time(serial + folds * math.ceil(count / (MACHINES * cores)) / count)
+        sharded = _time(rounds * (shard_serial + shard_folds * math.ceil(count / cores) / count))
         lines.append(f"| {cores} cores | {whole}, {_time(serial)} of it serial | {sharded}, in {rounds} rounds |")
     return "\n".join(lines)
 

@@ -112,8 +112,14 @@ def test_a_series_is_decided_by_its_number() -> None:
     np.testing.assert_array_equal(sources.series(16)[1], x)
     assert sources.series(19)[0].startswith("daily S&P 500")
     assert sources.series(9 + 4 * garch_likelihood.CHUNK)[0].startswith("simulated")  # 4,000 returns: too long for it
+    assert sources.absent == ""
+    assert garch_likelihood.Sources({}, {}, np.arange(9.0)).absent == "the store's returns"
     lengths = {len(garch_likelihood.Sources({}, {}, np.empty(0)).series(40 * k)[1]) for k in range(5)}
     assert lengths == set(garch_likelihood.LENGTHS)
+
+
+def test_without_a_folder_of_real_data_the_index_is_absent() -> None:
+    assert garch_likelihood.Sources.of(None, None).absent == "the store's returns and daily S&P 500 returns"
 
 
 def test_arch_is_asked_once_for_a_series_and_again_where_the_series_is_another(tmp_path: Path) -> None:

@@ -24,8 +24,13 @@ def line(**over: Any) -> dict[str, Any]:
     } | over  # fmt: skip
 
 
-def write(folder: Path, name: str, *lines: dict[str, Any]) -> None:
+FAILED = {"ratio": None, "gate": {"passed": False, "what": "equal"}}
+
+
+def write(folder: Path, name: str, *lines: dict[str, Any], code: str | None = "0") -> None:
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    if code is not None:
+        (folder / f"{name}.exit").write_text(code + "\n")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,9 @@ def write(folder: Path, name: str, *lines: dict[str, Any]) -> None:
         ({"ratio": 60.0}, "floor met"),
         ({"ratio": None, "gate": {"passed": False, "what": "equal"}}, "**gate failed**"),
         ({"floor": None, "aim": None}, "gate passed"),
-        ({"ratio": None}, "gate passed"),
+        ({"ratio": None}, "**not measured**"),
+        ({"ratio": float("nan")}, "**not measured**"),
+        ({"ratio": None, "floor": None, "aim": None}, "gate passed"),
         ({"floor": None, "ratio": 3.0}, "aim missed"),
     ],
 )
@@ -54,10 +61,13 @@ def test_a_row_holds_the_figure_its_range_and_both_goals() -> None:
 
 def test_misses_are_listed_by_name_and_only_they() -> None:
     failed = line(case="failed", ratio=None, gate={"passed": False, "what": "equal"})
-    text = pages.page([line(case="fine"), line(case="slow", ratio=12.0), failed], ["scaling"])
+    unmeasured = line(case="untold", ratio=None)
+    silent = pages.Remark("scaling", "gave no figure", failed=True)
+    text = pages.page([line(case="fine"), line(case="slow", ratio=12.0), failed, unmeasured], [silent])
     missed = text[text.index("## Missed") : text.index("## Cold fit")]
     assert "cold fit, slow: floor missed (12×; asked 60×)." in missed
     assert "cold fit, failed: gate failed." in missed
+    assert "cold fit, untold: not measured." in missed
     assert "`benchmarks/scaling.py` gave no figure" in missed
     assert "fine" not in missed
     assert "No floor, no gate." in pages.page([line()])
@@ -105,10 +115,47 @@ def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "no *.jsonl here" in capsys.readouterr().err
     write(tmp_path, "fine", line())
     assert pages.main() == 0
-    assert target.read_text() == pages.page([line()])
+    assert target.read_text() == pages.page(*pages.read(tmp_path))
     write(tmp_path, "empty")
     assert pages.main() == 1
     assert "`benchmarks/empty.py` gave no figure" in target.read_text()
     (tmp_path / "empty.jsonl").unlink()
-    write(tmp_path, "failed", line(ratio=None, gate={"passed": False, "what": "equal"}))
+    write(tmp_path, "failed", line(**FAILED), code="1")
     assert pages.main() == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "said", "failed"),
+    [
+        ("0", [line()], None, False),
+        ("1", [line(), line(**FAILED)], None, True),
+        ("1", [line()], "was cut short (exit code 1)", True),
+        ("137", [line()], "was cut short (exit code 137)", True),
+        ("137", [line(**FAILED)], "was cut short (exit code 137)", True),
+        (None, [line()], "may have been cut short", False),
+        ("", [line()], "may have been cut short", False),
+        (None, [], "gave no figure", True),
+    ],
+)
+def test_a_benchmark_that_did_not_end_well_is_told(
+    code: str | None, lines: list[dict[str, Any]], said: str | None, failed: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in pages.FIRST[1:]:
+        write(tmp_path, name, line())
+    write(tmp_path, "garch_refits", *lines, code=code)
+    remarks = pages.read(tmp_path)[1]
+    assert [remark.name for remark in remarks] == (["garch_refits"] if said else [])
+    assert all(remark.what.startswith(str(said)) for remark in remarks)
+    monkeypatch.setattr(sys, "argv", ["page.py", str(tmp_path), str(tmp_path / "page.md")])
+    assert pages.main() == int(failed)
+    text = (tmp_path / "page.md").read_text()
+    assert said is None or f"- `benchmarks/garch_refits.py` {said}" in text
+
+
+def test_a_goal_without_a_file_is_told_and_is_no_failure(tmp_path: Path) -> None:
+    write(tmp_path, "garch_refits", line())
+    lines, remarks = pages.read(tmp_path)
+    assert [remark.name for remark in remarks] == [name for name in pages.FIRST if name != "garch_refits"]
+    assert "- `benchmarks/two_workers.py` was not measured." in pages.page(lines, remarks)
+    assert not any(remark.failed for remark in remarks)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import plain_loop
@@ -17,7 +19,7 @@ from features import targets
 from features.market import Market
 from features.sources.simulated import simulate
 from models.catalogue import make
-from training.config import RunConfig
+from training.config import Component, RunConfig
 
 HORIZONS = (1, 4, 24)
 BORDER = pd.Timestamp("2023-06-01", tz="UTC")
@@ -73,10 +75,58 @@ def test_parameters_of_an_earlier_fold_start_a_fit_that_is_not_counted(fold: Fol
     again, warm = Fold(fold.X, fold.y, fold.test, dict(fold.after)), Seconds()
     plain_members.forecast(again, {"gjr": {}}, warm)
     assert "gjr warm fits" not in seconds
-    assert plain_loop.total(warm) == pytest.approx(sum(warm[k] for k in ("har", "har_seasonal", "gjr")))
+    assert plain_loop.total(warm) == pytest.approx(warm["gjr"])
     assert plain_loop.total(warm, warm=True) == pytest.approx(
         plain_loop.total(warm) - warm["gjr fits"] + warm["gjr warm fits"]
     )
+
+
+def test_a_member_that_is_not_asked_for_costs_nothing(fold: Fold) -> None:
+    seconds = Seconds()
+    plain_members.forecast(fold, {"har": {}}, seconds)
+    assert set(seconds) == {"har"}
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_dataset_is_counted_alike_whoever_builds_it(early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]  # building takes 5 s by this clock and training 7
+    construct, train = lightgbm.Dataset.construct, lightgbm.train
+
+    def slow_construct(data: lightgbm.Dataset) -> lightgbm.Dataset:
+        clock[0] += 5.0 if data._handle is None else 0.0
+        return construct(data)
+
+    def slow_train(*arguments: Any, **named: Any) -> lightgbm.Booster:
+        clock[0] += 7.0
+        return train(*arguments, **named)
+
+    monkeypatch.setattr(lightgbm.Dataset, "construct", slow_construct)
+    monkeypatch.setattr(lightgbm, "train", slow_train)
+    monkeypatch.setattr(plain_members.time, "process_time", lambda: clock[0])
+    rng, seconds = np.random.default_rng(3), Seconds()
+    with plain_loop.boosting_counted(seconds):
+        data = lightgbm.Dataset(rng.normal(size=(500, 3)), rng.normal(size=500), params={"verbosity": -1})
+        if early:
+            data.construct()
+        lightgbm.train({"verbosity": -1, "num_threads": 1}, data, num_boost_round=2)
+    assert seconds == {"datasets": 5.0, "train": 7.0, "boosters": 1}
+    assert plain_loop.boosting(seconds) == 12.0
+    assert (lightgbm.Dataset.construct, lightgbm.train) == (slow_construct, slow_train)
+
+
+def test_folds_of_an_earlier_run_are_taken_over_and_counted(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Market, "open", lambda _: market)
+    config = RunConfig(horizons=HORIZONS, members=(Component(kind="ewma"), Component(kind="har")))
+    days = [str(BORDER + pd.Timedelta(days=7 * k)) for k in range(3)]
+    borders = [(days[0], days[1], days[0]), (days[1], days[2], days[1])]
+    first = plain_loop.loop("", config, (days[0], days[2]), borders, [0], tmp_path)
+    second = plain_loop.loop("", config, (days[0], days[2]), borders, [0, 1], tmp_path)
+    assert (first["taken_over"], second["taken_over"]) == (0, 1)
+    assert second["folds"][0] == first["folds"][0]
+    plain_loop.fold_file(tmp_path, days[1]).unlink()
+    assert plain_loop.loop("", config, (days[0], days[2]), borders, [0, 1], tmp_path)["taken_over"] == 1
 
 
 def test_folds_are_spread_evenly() -> None:

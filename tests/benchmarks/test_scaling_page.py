@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
-from scaling_page import GIB, Cells, page, slope, stage
+from scaling_page import GIB, Cells, conditions, latest, page, slope, stage
 
 MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 8.0, "date": "2026-01-31"}
 EXPONENTS = {
@@ -72,3 +73,37 @@ def test_the_page_tells_each_cell_and_says_what_is_extrapolated() -> None:
     assert "| folds | 1.20 | 2.00 |" in text
     assert "in 3 rounds" in text
     assert "here about 24 of them" in text
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"machine": MACHINE | {"cpu": "another"}}, "machine"),
+        ({"jobs": 16}, "jobs"),
+        ({"code_sha256": "0" * 64}, "code"),
+    ],
+)
+def test_cells_that_were_not_measured_alike_are_refused(other: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"different {named}; run benchmarks/scaling.py again"):
+        page([ROWS[0] | other, *ROWS[1:]])
+
+
+def test_the_date_is_no_difference() -> None:
+    page([ROWS[0] | {"machine": MACHINE | {"date": "2026-02-01"}}, *ROWS[1:]])
+
+
+def test_the_last_row_of_a_cell_counts() -> None:
+    first, second = cell(2, 1.0, "all"), cell(2, 1.0, "all") | {"jobs": 4}
+    rows = latest("".join(json.dumps(row) + "\n" for row in (first, cell(6, 1.0, "all"), second)))
+    assert list(rows) == [(2, 1.0, "all"), (6, 1.0, "all")]
+    assert conditions(rows[2, 1.0, "all"]) == conditions(second) != conditions(first)
+
+
+def test_whole_folds_are_handed_to_workers() -> None:
+    # 24 folds on 10 x 2 workers take two rounds of one fold each, not 24 / 20 of one; on 10 x 16 all at once.
+    cells = Cells(ROWS)
+    folds, count = cells.at(stage("folds"), 2000, 2.0), 24
+    serial = sum(cells.at(stage(name), 2000, 2.0) for name in EXPONENTS if name != "folds")
+    text = page(ROWS)
+    for cores, rounds in ((2, 2), (16, 1)):
+        assert f"| {cores} cores | {(serial + folds * rounds / count) / 3600:.1f} h, " in text

@@ -1,0 +1,40 @@
+"""The gate of the walk-forward's benchmark: what is compared, and that no row is passed over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from plain_walkforward import compared
+
+INDEX = pd.MultiIndex.from_product([["A", "B"], pd.date_range("2024-01-01", periods=50, freq="h")])
+
+
+@pytest.fixture
+def came() -> pd.Series:
+    return pd.Series(np.random.default_rng(1).normal(size=len(INDEX)), INDEX)
+
+
+def test_losses_are_qlike(came: pd.Series) -> None:
+    ours, peer, missing = compared(came + 0.2, came - 0.3, came)
+    ratio = np.exp([-0.2, 0.3])
+    assert (ours, peer) == pytest.approx(tuple(ratio - np.log(ratio) - 1))
+    assert missing == 0
+
+
+def test_a_row_that_only_the_peer_answers_is_counted(came: pd.Series) -> None:
+    ours, peer = came + 0.0, came - 0.3
+    ours.iloc[:3], ours.iloc[3] = np.nan, np.inf
+    assert compared(ours, peer, came)[2] == 4
+    assert (
+        compared(ours.dropna(), peer, came)[2] == 4
+    )  # a row that is not there at all is as open as one without a value
+
+
+def test_what_the_peer_leaves_open_or_never_came_is_not_asked(came: pd.Series) -> None:
+    ours, peer = came + 0.0, came - 0.3
+    ours.iloc[:6] = np.nan
+    peer.iloc[:3] = np.nan
+    came.iloc[3:6] = [np.nan, -np.inf, np.nan]
+    assert compared(ours, peer, came)[2] == 0
+    assert compared(ours, peer, came)[0] == 0.0
