@@ -31,6 +31,8 @@ MAX_DECREMENT: Final = 1e-5
 MAX_GRADIENT: Final = 0.05
 MAX_DESCENT: Final = 1e-6
 EDGE: Final = 1e-6
+# An earlier optimum's zeros, after rounding by units.
+NEXT_TO_ZERO: Final = 1e-7
 # Up to so many returns all starts are climbed: short series have more local optima, and cost little.
 SHORT: Final = 500
 # Nats by which a fit must not lie below the constant-variance model within it.
@@ -138,8 +140,8 @@ def fit_series(spec: Specification, returns: Array, regressors: Array, previous:
     """Fit each row of ``returns`` (n, T), NaN where missing; ``regressors`` (n, T, exogenous) as the variance sees them.
 
     ``previous`` (n, size), in the units of the returns, takes earlier parameters; a row with NaN there starts cold. A
-    climb from an earlier optimum is trusted where it ends on one that no vanishing shock or feedback term leaves
-    undetermined; anything else goes through the grid as well, and the higher likelihood wins.
+    climb from an earlier optimum is trusted where no shock or feedback term vanishes on the way; anything else goes
+    through the grid as well, and the higher likelihood wins.
     """
     n = len(returns)
     scaled, centre, scale, present, backcast, gaps, verdict = _standardise(
@@ -189,8 +191,11 @@ def _search(spec: Specification, series: Series, previous: Array | None) -> tupl
     warm, climbed = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     if previous is not None:
         known = np.flatnonzero(np.isfinite(previous).all(axis=1))
-        best.put(known, climb(spec, series, spec.feasible(previous[known]), known))
-        warm, climbed[known] = _trusted(spec, best), 1
+        given = spec.feasible(previous[known])
+        best.put(known, climb(spec, series, given, known))
+        seen = np.zeros(n, dtype=np.int64)
+        seen[known] = _vanished(spec, given)
+        warm, climbed[known] = _trusted(spec, best, seen), 1
     cold = np.flatnonzero(~warm)
     if not cold.size:
         return best, warm, climbed
@@ -221,10 +226,18 @@ def _converged(climbs: Climbs) -> NDArray[np.bool_]:
     return np.asarray(top & np.isfinite(climbs.value))
 
 
-def _trusted(spec: Specification, climbs: Climbs) -> NDArray[np.bool_]:
+def _trusted(spec: Specification, climbs: Climbs, seen: Integers | int = 0) -> NDArray[np.bool_]:
     """Whether an optimum needs no second look: where a shock or feedback term is zero, others are not determined, and
-    there may be a better optimum far off."""
-    return np.asarray(_converged(climbs) & ((climbs.face >> int(spec.targeting)) & spec.vanishing == 0))
+    there may be a better optimum far off. Terms in ``seen`` (n,) were zero before, when that look was taken."""
+    vanished = (climbs.face >> int(spec.targeting)) & spec.vanishing
+    return np.asarray(_converged(climbs) & (vanished & ~seen == 0))
+
+
+def _vanished(spec: Specification, x: Array) -> Integers:
+    """Which shock and feedback terms of the working parameters ``x`` (n, size) are zero, as bits (n,)."""
+    rows, limits = spec.inequalities
+    bits = np.where(x @ rows.T - limits < NEXT_TO_ZERO, 1 << np.arange(len(limits)), 0)
+    return np.asarray(bits.sum(axis=1) & spec.vanishing)
 
 
 def _natural(spec: Specification, x: Array, centre: Array, scale: Array, level: Array) -> Array:

@@ -125,7 +125,7 @@ class GARCH:
     def fit(self, returns: ArrayLike, start: ArrayLike | None = None, *, exogenous: ArrayLike | None = None) -> Self:
         """Estimate by maximum likelihood on ``returns`` (T,) and stand at their end.
 
-        ``start`` is an earlier ``params_``, from which a refit climbs alone unless a term vanishes there. A long chain of
+        ``start`` is an earlier ``params_``, from which a refit climbs alone unless a term newly vanishes. A long chain of
         warm refits can stay in a local optimum that a cold fit would leave: refit cold at times. ``exogenous`` (T, k):
         regressors known together with each return; they enter the variance of the next one. Read
         ``certificate_.certified`` before using the result. Raises ``UsageError`` for an impossible specification or

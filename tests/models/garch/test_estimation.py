@@ -371,3 +371,14 @@ def test_specifications_that_make_no_model_are_refused() -> None:
     for spec in (GARCH(p=0, o=1, vol="ARCH"), GARCH(exogenous=-1), GARCH(vol="gjr-garch"), GARCH(p=20, q=20)):
         with pytest.raises(UsageError):
             _ = spec.specification
+
+
+def test_a_term_that_was_zero_already_is_not_searched_again() -> None:
+    returns = np.random.default_rng(4).standard_normal(1_001)  # no shocks to find
+    cold = GARCH(o=1, dist="t").fit(returns[:-1])
+    assert {"alpha[1] low", "alpha[1] + gamma[1] = 0"} & set(cold.certificate_.bounds)
+    warm = GARCH(o=1, dist="t").fit(returns[1:], start=cold.params_)
+    assert warm.certificate_.method == "warm"
+    away = GARCH(o=1, dist="t").fit(returns[:-1], start=[0.1, 0.1, 0.05, 0.7, 6.0])
+    again = away.certificate_.method == "multi-start" or not away.certificate_.at_bound
+    assert again  # it vanished on the way: a second look was taken
