@@ -234,10 +234,14 @@ def _trusted(spec: Specification, climbs: Climbs, seen: Integers | int = 0) -> N
 
 
 def _vanished(spec: Specification, x: Array) -> Integers:
-    """Which shock and feedback terms of the working parameters ``x`` (n, size) are zero, as bits (n,)."""
+    """Which shock and feedback terms of the working parameters ``x`` (n, size) are zero, as bits (n,).
+
+    None where no shock moves the variance at all: such a point, which leaves everything else open, is always looked at.
+    """
     rows, limits = spec.inequalities
     bits = np.where(x @ rows.T - limits < NEXT_TO_ZERO, 1 << np.arange(len(limits)), 0)
-    return np.asarray(bits.sum(axis=1) & spec.vanishing)
+    moved = np.abs(x[:, spec.first + 1 : spec.first + 1 + spec.p + spec.o]).max(axis=1, initial=0.0) > NEXT_TO_ZERO
+    return np.asarray(np.where(moved, bits.sum(axis=1) & spec.vanishing, 0))
 
 
 def _natural(spec: Specification, x: Array, centre: Array, scale: Array, level: Array) -> Array:

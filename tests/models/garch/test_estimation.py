@@ -336,7 +336,7 @@ def test_any_data_give_a_refusal_or_a_certificate(pieces: list[float], seed: int
         variance = fitted.filter(returns)
         assert np.isfinite(variance).all()
         assert (variance > 0).all()
-        assert np.isfinite(fitted.forecast(1 if model.vol == "egarch" else 5)).all()
+        assert np.isfinite(fitted.forecast(1 if model.vol.lower() == "egarch" else 5)).all()
 
 
 @pytest.mark.real
@@ -374,11 +374,11 @@ def test_specifications_that_make_no_model_are_refused() -> None:
 
 
 def test_a_term_that_was_zero_already_is_not_searched_again() -> None:
-    returns = np.random.default_rng(4).standard_normal(1_001)  # no shocks to find
+    rng, variance = np.random.default_rng(0), 1.0
+    returns = np.zeros(1_001)
+    for t in range(1, len(returns)):  # rises leave the variance alone
+        variance = 0.05 + 0.25 * min(returns[t - 1], 0.0) ** 2 + 0.82 * variance
+        returns[t] = math.sqrt(variance) * rng.standard_normal()
     cold = GARCH(o=1, dist="t").fit(returns[:-1])
-    assert {"alpha[1] low", "alpha[1] + gamma[1] = 0"} & set(cold.certificate_.bounds)
-    warm = GARCH(o=1, dist="t").fit(returns[1:], start=cold.params_)
-    assert warm.certificate_.method == "warm"
-    away = GARCH(o=1, dist="t").fit(returns[:-1], start=[0.1, 0.1, 0.05, 0.7, 6.0])
-    again = away.certificate_.method == "multi-start" or not away.certificate_.at_bound
-    assert again  # it vanished on the way: a second look was taken
+    assert "alpha[1] low" in cold.certificate_.bounds
+    assert GARCH(o=1, dist="t").fit(returns[1:], start=cold.params_).certificate_.method == "warm"
