@@ -28,8 +28,8 @@ LOG_TWO_PI: Final = math.log(2.0 * math.pi)
 VALUE, DAMPING, PREDICTED = 0, 1, 2
 # Integers of a lane: its task (-1: none), iterations, active constraints (one bit each).
 TASK, ITERATION, FACE = 0, 1, 2
-# Columns of a result, after the parameters: value, Newton decrement in nats, gradient norm, curvature, iterations, face.
-FACTS: Final = 6
+# Columns of a result, after the parameters: value, Newton decrement in nats, gradient norm, curvature, face.
+FACTS: Final = 5
 
 
 @njit(cache=True, error_model="numpy")
@@ -430,8 +430,7 @@ def advance(
                     norm = max(norm, abs(residual[a]) * scale)
                 out[number, S + 2] = norm if sound or not fresh else math.inf
                 out[number, S + 3] = curvature
-                out[number, S + 4] = whole[col, ITERATION]
-                out[number, S + 5] = whole[col, FACE]
+                out[number, S + 4] = whole[col, FACE]
                 whole[col, TASK] = -1
         if whole[col, TASK] < 0 and queue[0] < len(task):
             number = queue[0]

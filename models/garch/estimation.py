@@ -124,7 +124,8 @@ class Certificates(Sequence[Certificate]):
         least = {"lambda low", "mu low", *([] if spec.exogenous else ["omega low"])}
         edges = {name for name in bounds if name in least or (name.endswith(" high") and not name.startswith("beta"))}
         checks = [
-            (not converged, f"the optimiser stopped off the optimum ({climbs.decrement[i]:.1e} nats below it)"),
+            (not converged, f"the optimiser stopped off the optimum ({climbs.decrement[i]:.1e} nats below it, gradient "
+             f"{climbs.gradient[i]:.1e})"),
             (persistence >= 1.0 - EDGE, f"not covariance stationary (persistence {persistence:.6f})"),
             (bool(edges), f"on the edge of the range: {', '.join(sorted(edges))}"),
             (climbs.value[i] < constant - NESTED_MARGIN, "the likelihood is below that of a constant variance"),

@@ -19,7 +19,7 @@ d is the direct derivative, b[j] = ds[t]/ds[t-j], c_a = db/da, r = db/ds. A miss
 expectation, e² = v and e² 1(e < 0) = v / 2, in EGARCH z = 0; the likelihood gains no term.
 
 Densities: normal, Student t and Hansen's (1994) skewed t, the last two by nu (eta) and lambda. What does not depend on
-time, such as log-gamma terms, is added by ``models.garch.newton``.
+time, such as log-gamma terms, is added by ``models.garch.climbing``.
 """
 
 from __future__ import annotations

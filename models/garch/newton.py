@@ -87,18 +87,18 @@ def climb(spec: Specification, series: Series, starts: Array, task: Integers) ->
     whole = np.full((LANES, 3), -1, dtype=np.int64)
     out = np.full((len(task), size + FACTS), np.nan)
     queue = np.zeros(1, dtype=np.int64)
-    running = LANES
-    first = True
-    while running:
-        if not first:
-            kernel(bench.returns, bench.regressors, bench.work, bench.steps)
-        running = advance(
+
+    def move_on() -> int:
+        running: int = advance(
             bench.work, bench.returns, bench.regressors, lane, whole, queue, starts, task, out, series.returns,
             series.regressors, series.present, series.backcast, rows, limits, *bench.shape, spec.targeting,
         )  # fmt: skip
-        first = False
-    facts = out[:, size:].T
-    return Climbs(out[:, :size], facts[0], facts[1], facts[2], facts[3], facts[5].astype(np.int64))
+        return running
+
+    while move_on():
+        kernel(bench.returns, bench.regressors, bench.work, bench.steps)
+    value, decrement, gradient, curvature, face = out[:, size:].T
+    return Climbs(out[:, :size], value, decrement, gradient, curvature, face.astype(np.int64))
 
 
 class _Bench:
