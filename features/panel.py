@@ -79,6 +79,11 @@ class Panel:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def hours(self) -> npt.NDArray[np.int64]:
+        """Hours since the epoch, shape (n_hours,)."""
+        return self._clock // MICROSECONDS_PER_HOUR
+
     @cached_property
     def slots(self) -> npt.NDArray[np.int64]:
         """Hour of week (0 = Monday 00:00-01:00 UTC) that the bar of each column covers, shape (n_hours,)."""
@@ -232,6 +237,12 @@ class Panel:
         curves = kernels.season_curves(joined, refresh, int((oldest - 1) % WEEK), SEASON_HOURS, SEASON_SHRINKAGE)
         return curves, weeks - weeks[0]
 
+    @property
+    def season_curves(self) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Log season curves (n_weeks, n_symbols, 168), and for each column the one that was known at its close."""
+        curves, week = self._season
+        return curves, week[1:]
+
     @cached_property
     def log_season(self) -> Array:
         """Log seasonal factor of each hour's bar, by the curve known before that bar opened."""
@@ -307,6 +318,10 @@ class Panel:
             longer, first = self._tape.extend(f"{kernel.__name__} {reach}", x, reach)
             joined.append(longer)
         return kernel(*joined, *parameters, first)
+
+    def history(self, label: str, x: Array, reach: int) -> tuple[Array, int]:
+        """``x`` joined to its own past, of which the ``reach`` columns up to the newest are kept, and that past's length."""
+        return self._tape.extend(label, x, reach)
 
     def across(self, x: Array, statistic: Callable[[Array], Array]) -> Array:
         """A statistic over the symbols alive at each hour, given to every symbol; NaN where none is."""

@@ -24,6 +24,7 @@ from features.families.memory import Ladder, Path
 from features.families.order_book import OrderBook
 from features.families.orderflow import Flow, Volume
 from features.families.realised import Realised
+from features.families.scheduled import Scheduled
 from features.families.spot_flow import SpotFlow
 from features.families.trade_flow import TradeFlow
 from features.families.venues import Venues
@@ -37,7 +38,7 @@ DEFAULT_HORIZONS = (1, 4, 24, 72)
 FAMILIES: Mapping[str, type[Family]] = {
     family.name: family
     for family in (
-        *(Ladder, Path, Calendar, Realised, Volume),
+        *(Ladder, Path, Calendar, Scheduled, Realised, Volume),
         *(Cross, Comovement),
         *(Funding, Venues, Basis, OpenInterest),
         *(Flow, SpotFlow, FlowProxy, TradeFlow, OrderBook),
@@ -46,7 +47,7 @@ FAMILIES: Mapping[str, type[Family]] = {
 }
 # On forecasts of 2021-07 to 2023-06 the cross-section paid on top of a market's own history; funding, flow and implied
 # volatility showed no evidence of a gain (README), and stay a configuration's choice.
-DEFAULT_FAMILIES = ("memory", "path", "calendar", "realised", "volume", "cross", "comovement")
+DEFAULT_FAMILIES = ("memory", "path", "calendar", "scheduled", "realised", "volume", "cross", "comovement")
 
 
 class FeaturePipeline:
@@ -145,7 +146,8 @@ class FeaturePipeline:
             yield from self._family(name).columns(panel)
 
     def _family(self, name: str) -> Family:
-        return Calendar(self.horizons) if name == "calendar" else FAMILIES[name]()
+        by_horizon: Mapping[str, type[Calendar] | type[Scheduled]] = {"calendar": Calendar, "scheduled": Scheduled}
+        return by_horizon[name](self.horizons) if name in by_horizon else FAMILIES[name]()
 
 
 def _one_bar() -> Market:

@@ -14,6 +14,7 @@ __all__ = ["markdown"]
 
 GROUPS: Final[dict[Group, str]] = {
     "history": "What the market's own past says",
+    "scheduled": "What is scheduled",
     "cross": "What the other markets say",
     "funding": "What carry and leverage say",
     "flow": "What order flow says",

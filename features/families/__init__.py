@@ -12,7 +12,7 @@ from features.panel import Array, Panel
 __all__ = ["Column", "Family", "Group", "Sign"]
 
 Sign: TypeAlias = Literal["+", "-", "±"]
-Group: TypeAlias = Literal["history", "cross", "funding", "flow", "implied"]
+Group: TypeAlias = Literal["history", "scheduled", "cross", "funding", "flow", "implied"]
 
 
 @dataclass(frozen=True)

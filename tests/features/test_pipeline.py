@@ -150,7 +150,7 @@ def test_every_column_is_described_once(rough_market: Market, pipeline: FeatureP
     assert described["name"].is_unique
     assert len(described) >= 260
     assert set(described["sign"]) == {"+", "-", "±"}
-    assert set(described["group"]) == {"history", "cross", "funding", "flow", "implied"}
+    assert set(described["group"]) == {"history", "scheduled", "cross", "funding", "flow", "implied"}
     assert set(FeaturePipeline.default().describe()["family"]) == set(DEFAULT_FAMILIES) <= set(FAMILIES)
     assert (made.dtypes == "float64").all()
     assert set(described["family"]) == set(FAMILIES)
