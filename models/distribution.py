@@ -1,215 +1,223 @@
 """The predictive law around a variance forecast: filtered historical simulation with Pareto tails.
 
 What is simulated are residuals of *out-of-sample* forecasts that were resolved by the time of use: ``e = ln V - ln F``,
-``z = r / sqrt(F)`` and ``a / sqrt(F)`` for the adverse excursions on the log scale. Residuals of all symbols are pooled
-after division by a scale of the symbol and one of the state (how high the forecast stands against its own month), so that
-the shape, and above all the tail, rests on many rows. References: Barone-Adesi, Giannopoulos and Vosper (1999), J. Futures
-Markets 19; McNeil and Frey (2000), J. Empirical Finance 7; Hosking and Wallis (1987), Technometrics 29 (Pareto by
-probability-weighted moments).
+``z = r / w`` and ``a / w`` for the adverse excursions on the log scale, where the width ``w`` is ``sqrt(F)`` times what
+``models.scale`` makes of it. Their laws are refreshed every four weeks: that of V from the rows of the last year, where the
+state is how high the forecast stands against its own month, and those of the moves likewise, but for their tails: beyond an
+hour ahead a year has too few rows that do not overlap, and they rest on two.
+References: Barone-Adesi, Giannopoulos and Vosper (1999), J. Futures Markets 19; McNeil and Frey (2000), J. Empirical
+Finance 7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import stats
 
 from features import kernels
-from models.base import EXCURSION_COLUMNS, RETURN_LEVELS, SHORTFALL_LEVELS, VARIANCE_LEVELS
-from models.trailing import DAY, FOUR_WEEKS, carry_forward, refreshes, window
+from models.base import (
+    ENSEMBLE,
+    EXCURSION_COLUMNS,
+    PROBABILITIES,
+    RETURN_LEVELS,
+    SHORTFALL_LEVELS,
+    THRESHOLDS,
+    VARIANCE_LEVELS,
+)
+from models.parts import Fixed, Hours, Made, Part
+from models.past import Past, levelled
+from models.residuals import TAIL_START, Law, Residuals, Tail
+from models.scale import Width
+from models.trailing import DAY, window
 
 __all__ = [
-    "Outcome",
-    "Tail",
-    "excursion_columns",
-    "location_scale",
-    "lognormal_residuals",
-    "residual_law",
-    "residual_quantiles",
-    "return_columns",
-    "states",
+    "ABOVE",
+    "SAMPLE_HOURS",
+    "Cover",
+    "ExcursionLaw",
+    "Reference",
+    "ReturnLaw",
+    "Spread",
+    "States",
+    "VarianceLaw",
+    "exceedances",
+    "probability_columns",
+    "variance_columns",
 ]
 
 Array = npt.NDArray[np.float64]
 
 SAMPLE_HOURS: Final = 365 * DAY
+LONG_SAMPLE_HOURS: Final = 2 * SAMPLE_HOURS
 STATE_HALF_LIFE: Final = 30.0 * DAY
-SHAPE_LEVELS: Final = np.concatenate(
-    [np.linspace(0, 0.005, 6)[1:-1], np.linspace(0.005, 0.995, 199), [0.996, 0.997, 0.998, 0.999]]
-)
-TAIL_START: Final = 0.95
-LARGEST_SHAPE: Final = 0.5
-# Rows at which a symbol's own scale weighs as much as the pool's, counted without overlap.
-SCALE_SHRINKAGE: Final = 60.0
-# A symbol whose prices stood still has no spread of its own; it must not get a forecast without any.
-SMALLEST_OWN_SCALE: Final = 0.1
-MINIMUM_ROWS: Final = 500
+ABOVE: Final = ("above_normal", "above_stress", "above_crisis")
+"""Fields of the probabilities that V exceeds the three thresholds."""
+
+
+class States(Fixed):
+    """How the forecast stands against its own trailing month."""
+
+    reach = kernels.ewma_reach(STATE_HALF_LIFE) + DAY
+    makes = ("state",)
+
+    def apply(self, state: None, hours: Hours) -> Made:
+        """``state``: 0 low, 1 middling, 2 high."""
+        before = max(hours.span.start - self.reach, 0)
+        seen = np.ascontiguousarray(hours.past["forecast"][:, before : hours.span.stop])
+        hour_of_day = (hours.past.first_hour + before) % DAY
+        monthly = kernels.ewma(seen, STATE_HALF_LIFE, hour_of_day, hours.span.start - before)
+        distance = hours["forecast"] - monthly
+        middling = np.where(np.isfinite(distance), (distance > -0.25).astype(float) + (distance > 0.35), 1.0)
+        return Made({"state": middling})
+
+
+class VarianceLaw(Part[Law]):
+    """The law of ``ln V - ln F``."""
+
+    reach = SAMPLE_HOURS
+    makes = (*ABOVE, "learnt")
+
+    def learn(self, past: Past, at: int) -> Law:
+        """From the rows of the last year."""
+        span = window(at, past.horizon, SAMPLE_HOURS)
+        residual = past["log_variance"][:, span] - past["forecast"][:, span]
+        return Law.learn(residual, past["state"][:, span], past.horizon, centred=True)
+
+    def apply(self, state: Law, hours: Hours) -> Made:
+        """Quantiles of V; the fields ``ABOVE``; and ``learnt``: whether they rest on resolved rows."""
+        forecast, law = hours["forecast"], state.at(hours["state"])
+        above = exceedances(forecast, law, hours.stack(THRESHOLDS))
+        fields = dict(zip(ABOVE, above, strict=True)) | {"learnt": float(state.learnt)}
+        return Made(fields, {ENSEMBLE: variance_columns(forecast, law)})
+
+
+class Reference(Part[Law]):
+    """The textbook's law around one member: ``ln V - ln F`` is normal, with each symbol's trailing location and scale."""
+
+    reach = SAMPLE_HOURS
+
+    def __init__(self, member: str) -> None:
+        self.member = member
+
+    def learn(self, past: Past, at: int) -> Law:
+        """From the rows of the last year."""
+        span = window(at, past.horizon, SAMPLE_HOURS)
+        residual = past["log_variance"][:, span] - past[levelled(self.member)][:, span]
+        return Law.learn(residual, np.ones_like(residual), past.horizon, centred=True, shaped=False)
+
+    def apply(self, state: Law, hours: Hours) -> Made:
+        """The member's quantiles of V and probabilities of the regimes."""
+        forecast = hours[levelled(self.member)]
+        law = state.at(np.ones_like(forecast))
+        above = exceedances(forecast, law, hours.stack(THRESHOLDS))
+        columns = variance_columns(forecast, law) | probability_columns(above, hours["now"])
+        return Made(columns={self.member: columns})
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of each origin for one horizon, arrays (n_symbols, n_hours), NaN until the interval is complete."""
+class Spread:
+    """What is known of a return or an excursion: its width, the law of it over that, and the tails of what both standardise.
 
-    variance: Array
-    log_return: Array
-    mae_long: Array
-    mae_short: Array
+    ``tails``: -1 the lower one, turned over, 1 the upper one.
+    """
 
-
-@dataclass(frozen=True)
-class Tail:
-    """Generalised Pareto tail beyond the 95 % quantile ``start`` of a standardised residual."""
-
-    start: float
-    shape: float
-    scale: float
+    width: Width
+    law: Law
+    tails: Mapping[int, Tail]
 
     @classmethod
-    def fit(cls, x: Array) -> Tail:
-        """From a sample (n,), by probability-weighted moments; the shape is kept below 0.5, so that variance exists."""
-        start = float(np.quantile(x, TAIL_START))
-        excess = np.sort(x[x > start] - start)
-        n = len(excess)
-        if n < 20 or excess[-1] <= 0:
-            return cls(start, 0.0, max(abs(start), 1e-12) / 3)
-        mean = excess.mean()
-        weighted = float(np.mean((1 - (np.arange(1, n + 1) - 0.35) / n) * excess))
-        shape = min(2 - mean / (mean - 2 * weighted), LARGEST_SHAPE)
-        return cls(start, shape, mean * (1 - shape))
+    def learn(cls, past: Past, at: int, outcome: str, scale: str, sides: Sequence[int]) -> Spread:
+        """From the field ``outcome`` of resolved rows, and the field ``scale`` as it was on them."""
+        span = window(at, past.horizon, SAMPLE_HOURS)
+        moved, forecast = past[outcome][:, span] / past["sigma"][:, span], past["forecast"][:, span]
+        width = Width.learn(moved**2, forecast, past.first_hour + span.start)
+        law = Law.learn(moved / width.at(forecast), np.ones_like(moved), past.horizon, centred=False)
+        span = window(at, past.horizon, SAMPLE_HOURS if past.horizon == 1 else LONG_SAMPLE_HOURS)
+        standard = past[outcome][:, span] / past[scale][:, span]
+        return cls(width, law, {side: Tail.learn(standard, side, past.horizon) for side in sides})
 
-    def quantile(self, p: float) -> float:
-        """The quantile at ``p >= 0.95``."""
-        odds = (1 - p) / (1 - TAIL_START)
-        if abs(self.shape) < 1e-9:
-            return self.start - self.scale * float(np.log(odds))
-        return float(self.start + self.scale / self.shape * (odds**-self.shape - 1))
-
-    def shortfall(self, p: float) -> float:
-        """Mean beyond the quantile at ``p``."""
-        return (self.quantile(p) + self.scale - self.shape * self.start) / (1 - self.shape)
+    def at(self, hours: Hours) -> Residuals:
+        """The law of the move itself at these hours."""
+        width = hours["sigma"] * self.width.at(hours["forecast"])
+        law = self.law.at(np.ones_like(width))
+        return Residuals(width * law.location, width * law.scale, law.shape)
 
 
-@dataclass(frozen=True)
-class Residuals:
-    """Trailing law of one residual: location and scale at every origin, and the pooled standardised shape.
+class ReturnLaw(Part[Spread]):
+    """The law of the log return."""
 
-    ``location``, ``scale`` (n_symbols, n_hours). ``shape``: quantiles at ``SHAPE_LEVELS``, (n_levels, n_refreshes), in
-    force from column ``at``. ``learnt`` (n_hours,): where the law rests on resolved rows, not on what stands in before.
-    """
+    reach = LONG_SAMPLE_HOURS
+    makes = ("scale_return",)
 
-    location: Array
-    scale: Array
-    shape: Array
-    at: npt.NDArray[np.int64]
-    learnt: npt.NDArray[np.bool_]
+    def learn(self, past: Past, at: int) -> Spread:
+        """From the rows of the last year, the tails from two."""
+        return Spread.learn(past, at, "log_return", "scale_return", (-1, 1))
 
-    def quantile(self, p: float) -> Array:
-        """The residual's quantile at every origin, (n_symbols, n_hours)."""
-        standard = np.array([np.interp(p, SHAPE_LEVELS, column) for column in self.shape.T])
-        return self.location + self.scale * carry_forward(standard, self.at, self.location.shape[1])
-
-    def exceedance(self, x: Array) -> Array:
-        """Probability that the residual exceeds ``x`` (n_symbols, n_hours)."""
-        standard = (x - self.location) / self.scale
-        out = np.empty_like(standard)
-        stops = np.append(self.at[1:], standard.shape[1])
-        for column, start, stop in zip(self.shape.T, self.at, stops, strict=True):
-            out[:, start:stop] = 1 - np.interp(standard[:, start:stop], column, SHAPE_LEVELS)
-        return np.where(np.isfinite(standard), out, np.nan)
-
-
-def states(log_forecast: Array, times: pd.DatetimeIndex) -> Array:
-    """State of each origin: 0, 1 or 2 as the forecast stands low, middling or high against its own trailing month."""
-    monthly = kernels.ewma(np.ascontiguousarray(log_forecast), STATE_HALF_LIFE, int(times[0].hour))
-    distance = log_forecast - monthly
-    return np.where(np.isfinite(distance), (distance > -0.25).astype(float) + (distance > 0.35), 1.0)
+    def apply(self, state: Spread, hours: Hours) -> Made:
+        """Quantiles, expected shortfall in either tail, and ``scale_return``: what standardises the return."""
+        law = state.at(hours)
+        scale = law.scale
+        out: dict[str, Array] = {}
+        for name, p in RETURN_LEVELS.items():
+            if p <= 1 - TAIL_START:
+                out[name] = -scale * state.tails[-1].quantile(1 - p)
+            elif p >= TAIL_START:
+                out[name] = scale * state.tails[1].quantile(p)
+            else:
+                out[name] = law.quantile(p)
+        # Tails and middle are standardised apart; where the sample is odd enough for them to cross, the wider one holds.
+        for lower, upper in pairwise(RETURN_LEVELS):
+            out[upper] = np.maximum(out[upper], out[lower])
+        for name, p in SHORTFALL_LEVELS.items():
+            side = -1 if p < 0.5 else 1
+            out[name] = side * scale * state.tails[side].shortfall(max(p, 1 - p))
+        return Made({"scale_return": scale}, {ENSEMBLE: out})
 
 
-def residual_law(
-    residual: Array,
-    state: Array,
-    times: pd.DatetimeIndex,
-    horizon: int,
-    *,
-    centred: bool,
-    shaped: bool = True,
-) -> Residuals:
-    """Trailing law of ``residual``: symbol and state scales (and, if ``centred``, locations), then the pooled shape.
+class ExcursionLaw(Part[Spread]):
+    """The law of the adverse excursion of one side, on the log scale."""
 
-    Refreshed every four weeks from rows resolved in the last year; a standard normal stands in until 500 are. Unless
-    ``shaped``, the shape stays standard normal.
-    """
-    at = refreshes(times, FOUR_WEEKS)
-    n = len(residual)
-    location, scale = np.zeros((n, 3, len(at))), np.ones((n, 3, len(at)))
-    shape = np.repeat(stats.norm.ppf(SHAPE_LEVELS)[:, None], len(at), axis=1)
-    learnt = np.zeros(len(at), dtype=np.bool_)
-    for w, column in enumerate(at):
-        past = window(int(column), horizon, SAMPLE_HOURS)
-        x, s = residual[:, past], state[:, past]
-        known = x[np.isfinite(x)]
-        # Flat prices leave residuals without any spread, which are no law.
-        if len(known) >= MINIMUM_ROWS and np.ptp(known) > 0:
-            learnt[w] = True
-            location[:, :, w], scale[:, :, w] = location_scale(x, s, horizon, centred=centred)
-            if not shaped:
-                continue
-            which = s.astype(np.int64)
-            rows = np.arange(n)[:, None]
-            standard = (x - location[rows, which, w]) / scale[rows, which, w]
-            shape[:, w] = residual_quantiles(standard[np.isfinite(standard)], SHAPE_LEVELS)
-    hours = residual.shape[1]
-    newest = carry_forward(np.arange(len(at), dtype=np.float64), at, hours).astype(np.int64)
-    rows, which = np.arange(n)[:, None], state.astype(np.int64)
-    return Residuals(location[rows, which, newest], scale[rows, which, newest], shape, at, learnt[newest])
+    reach = LONG_SAMPLE_HOURS
+
+    def __init__(self, side: Literal["long", "short"]) -> None:
+        self.side = side
+        self.makes = (f"scale_{side}",)
+
+    def learn(self, past: Past, at: int) -> Spread:
+        """From the rows of the last year, the tails from two."""
+        return Spread.learn(past, at, "fall" if self.side == "long" else "rise", f"scale_{self.side}", (1,))
+
+    def apply(self, state: Spread, hours: Hours) -> Made:
+        """Quantiles, as fractions of the price at the origin, and ``scale_long`` or ``scale_short``."""
+        scale = state.at(hours).scale
+        sizes = {name: scale * state.tails[1].quantile(p) for name, p in EXCURSION_COLUMNS[self.side].items()}
+        out = {name: -np.expm1(-x) if self.side == "long" else np.expm1(x) for name, x in sizes.items()}
+        return Made({f"scale_{self.side}": scale}, {ENSEMBLE: out})
 
 
-def lognormal_residuals(residual: Array, times: pd.DatetimeIndex, horizon: int) -> Residuals:
-    """The textbook law of ``ln V - ln F``: normal, with each symbol's trailing location and scale."""
-    return residual_law(residual, np.ones_like(residual), times, horizon, centred=True, shaped=False)
+class Cover(Fixed):
+    """The low is never above the close, so an excursion's quantile is at least the return's at the same level."""
+
+    def apply(self, state: None, hours: Hours) -> Made:
+        """The excursions' quantiles, widened."""
+        out: dict[str, Array] = {}
+        for side, sign in (("long", -1), ("short", 1)):
+            for name, p in EXCURSION_COLUMNS[side].items():
+                level = p if side == "short" else 1 - p
+                of_return = next(column for column, q in RETURN_LEVELS.items() if abs(q - level) < 1e-9)
+                least = sign * np.expm1(hours.column(ENSEMBLE, of_return))
+                out[name] = np.maximum(hours.column(ENSEMBLE, name), least)
+        return Made(columns={ENSEMBLE: out})
 
 
-def residual_quantiles(x: Array, levels: Array) -> Array:
-    """``np.quantile(x, levels)``, to the bit: for hundreds of levels one sort costs less than its many partitions."""
-    ordered = np.sort(x)
-    position = (len(x) - 1) * levels
-    below = np.floor(position).astype(np.int64)
-    share = position - below
-    low, high = ordered[below], ordered[np.minimum(below + 1, len(x) - 1)]
-    return np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1 - share))
-
-
-def location_scale(x: Array, state: Array, horizon: int, *, centred: bool) -> tuple[Array, Array]:
-    """Location and scale (n_symbols, 3): pooled by state, moved by symbol with shrinkage."""
-
-    def moments(values: Array) -> tuple[float, float]:
-        middle = float(values.mean()) if centred else 0.0
-        return middle, float(np.sqrt(np.mean((values - middle) ** 2)))
-
-    finite = np.isfinite(x)
-    pool_location, pool_scale = moments(x[finite])
-    by_state = [
-        moments(x[finite & (state == k)])
-        if (finite & (state == k)).sum() >= MINIMUM_ROWS
-        else (pool_location, pool_scale)
-        for k in range(3)
-    ]
-    location, scale = np.empty((len(x), 3)), np.empty((len(x), 3))
-    for i in range(len(x)):
-        n = float(finite[i].sum()) / horizon
-        own = moments(x[i, finite[i]]) if n >= 1 else (pool_location, pool_scale)
-        share = n / (n + SCALE_SHRINKAGE)
-        for k, (state_location, state_scale) in enumerate(by_state):
-            location[i, k] = state_location + share * (own[0] - pool_location)
-            scale[i, k] = state_scale * max(own[1] / pool_scale, SMALLEST_OWN_SCALE) ** share
-    return location, scale
+def exceedances(log_forecast: Array, law: Residuals, thresholds: Array) -> Array:
+    """``P(V > threshold_k)`` for the three thresholds (3, n_symbols, n_hours)."""
+    return np.stack([law.exceedance(np.log(threshold) - log_forecast) for threshold in thresholds])
 
 
 def variance_columns(log_forecast: Array, law: Residuals) -> dict[str, Array]:
@@ -217,67 +225,10 @@ def variance_columns(log_forecast: Array, law: Residuals) -> dict[str, Array]:
     return {name: np.exp(log_forecast + law.quantile(p)) for name, p in VARIANCE_LEVELS.items()}
 
 
-def return_columns(
-    log_forecast: Array, outcome: Outcome, state: Array, times: pd.DatetimeIndex, horizon: int
-) -> dict[str, Array]:
-    """``ret_q…`` and ``ret_es…``: quantiles of the log return and expected shortfall in either tail."""
-    sigma = np.exp(0.5 * log_forecast)
-    law = residual_law(outcome.log_return / sigma, state, times, horizon, centred=False)
-    scale = sigma * law.scale
-    tails = _tails(outcome.log_return / scale, times, horizon, (-1, 1))
-    out: dict[str, Array] = {}
-    for name, p in RETURN_LEVELS.items():
-        if p <= 1 - TAIL_START:
-            out[name] = -scale * tails(-1, partial(Tail.quantile, p=1 - p))
-        elif p >= TAIL_START:
-            out[name] = scale * tails(1, partial(Tail.quantile, p=p))
-        else:
-            out[name] = sigma * law.quantile(p)
-    # Tails and middle are standardised apart; where the sample is odd enough for them to cross, the wider one holds.
-    for lower, upper in pairwise(RETURN_LEVELS):
-        out[upper] = np.maximum(out[upper], out[lower])
-    for name, p in SHORTFALL_LEVELS.items():
-        side = -1 if p < 0.5 else 1
-        out[name] = side * scale * tails(side, partial(Tail.shortfall, p=max(p, 1 - p)))
+def probability_columns(exceedance: Array, now: Array) -> dict[str, Array]:
+    """``p_calm … p_crisis``, which sum to one, and ``p_onset`` on rows that are calm or normal now."""
+    above, stress, crisis = exceedance
+    parts = (1 - above, above - stress, stress - crisis, crisis)
+    out = dict(zip(PROBABILITIES, parts, strict=True))
+    out["p_onset"] = np.where(now <= 1, out["p_stress"] + out["p_crisis"], np.nan)
     return out
-
-
-def excursion_columns(
-    log_forecast: Array, outcome: Outcome, state: Array, times: pd.DatetimeIndex, horizon: int
-) -> dict[str, Array]:
-    """``mae_long_q…`` and ``mae_short_q…``: quantiles of adverse excursion as fractions of the price at the origin."""
-    sigma = np.exp(0.5 * log_forecast)
-    sides: Mapping[str, tuple[Array, Callable[[Array], Array]]] = {
-        "long": (-np.log1p(-outcome.mae_long), lambda a: -np.expm1(-a)),
-        "short": (np.log1p(outcome.mae_short), np.expm1),
-    }
-    out: dict[str, Array] = {}
-    for side, (excursion, back) in sides.items():
-        law = residual_law(excursion / sigma, state, times, horizon, centred=False)
-        scale = sigma * law.scale
-        tails = _tails(excursion / scale, times, horizon, (1,))
-        for name, p in EXCURSION_COLUMNS[side].items():
-            out[name] = back(scale * tails(1, partial(Tail.quantile, p=p)))
-    return out
-
-
-def _tails(
-    standard: Array, times: pd.DatetimeIndex, horizon: int, sides: Sequence[int]
-) -> Callable[[int, Callable[[Tail], float]], Array]:
-    """Tails (-1 the lower, 1 the upper) of a standardised residual per refresh; returns ``read(side, statistic)``."""
-    at = refreshes(times, FOUR_WEEKS)
-    fitted: dict[int, list[Tail]] = {side: [] for side in sides}
-    # Before anything is resolved: a Student t with four degrees of freedom, which no quiet start can make thinner.
-    stand_in = np.asarray(stats.t.ppf(np.linspace(0.0005, 0.9995, 2000), df=4))
-    for column in at:
-        x = standard[:, window(int(column), horizon, SAMPLE_HOURS)]
-        x = x[np.isfinite(x)]
-        sample = x if len(x) >= MINIMUM_ROWS and np.ptp(x) > 0 else stand_in
-        for side, tails in fitted.items():
-            tails.append(Tail.fit(side * sample))
-
-    def read(side: int, statistic: Callable[[Tail], float]) -> Array:
-        values = np.array([statistic(tail) for tail in fitted[side]])
-        return carry_forward(values, at, standard.shape[1])
-
-    return read

@@ -1,31 +1,42 @@
-"""Probabilities of the observable regimes: from the predictive law of V, calibrated on resolved rows.
+"""Probabilities of the observable regimes: from the predictive law of V and a classifier, on resolved rows.
 
-The regime of an interval is where V falls among three published thresholds, so its probabilities are exceedances of the
-law of V. They are then recalibrated by a logistic regression on resolved out-of-sample rows, refreshed every four weeks.
-Reference: Platt (1999); Kull, Silva Filho and Flach (2017), Electronic J. Statistics 11.
+The regime of an interval is where V falls among three published thresholds, so its probabilities are exceedances. The law
+of V gives them, and a classifier (``models.regime_classifier``) does so of its own; a logistic regression on resolved
+out-of-sample rows, refreshed every four weeks, says how the two logits count. It begins at the mean of both and moves away
+only on evidence: rows overlap, and symbols move together. References: Platt (1999); Ranjan and Gneiting (2010), J. Royal
+Statistical Society B 72 (a pool of probabilities has to be recalibrated).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numba
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from models.base import PROBABILITIES
-from models.distribution import Residuals
-from models.trailing import DAY, FOUR_WEEKS, refreshes, window
+from models.base import ENSEMBLE, THRESHOLDS
+from models.distribution import ABOVE, probability_columns
+from models.parts import Hours, Made, Part
+from models.past import Past
+from models.trailing import DAY, window
 
-__all__ = ["calibrate", "calibration_design", "exceedances", "logistic_fit", "probability_columns"]
+__all__ = ["CLASSIFIED", "Calibration", "calibration_design", "log_odds", "logistic_fit", "recalibrated"]
 
 Array = npt.NDArray[np.float64]
 
+CLASSIFIED: Final = ("classified_normal", "classified_stress", "classified_crisis")
+"""Inputs beside the members: a classifier's logits of ``P(V > threshold)``."""
+LOGITS: Final = ("logit_normal", "logit_stress", "logit_crisis")
+"""Fields of the logits of ``models.distribution.ABOVE``, kept off the edges."""
+SECOND: Final = ("second_normal", "second_stress", "second_crisis")
+"""Fields of the classifier's logits, and of the law's again where there are none."""
 CALIBRATION_HOURS: Final = 365 * DAY
 MINIMUM_ROWS: Final = 2000
-RIDGE: Final = 10.0
+PRIOR: Final = np.array([0.0, 0.5, 0.5, 0.0])
+RIDGE: Final = 100.0
 NEWTON_STEPS: Final = 12
 # Newton's error after a step is of the order of the step's square.
 CONVERGED: Final = 1e-6
@@ -34,67 +45,77 @@ STEP_SIZES: Final = tuple(0.5**k for k in range(10))
 EDGE: Final = 1e-4
 
 
-def exceedances(log_forecast: Array, law: Residuals, thresholds: Array) -> Array:
-    """``P(V > threshold_k)`` for the three thresholds (3, n_symbols, n_hours)."""
-    return np.stack([law.exceedance(np.log(threshold) - log_forecast) for threshold in thresholds])
+class Calibration(Part[tuple[Array, ...]]):
+    """The regimes' probabilities: the law's and the classifier's logits, weighed on what was resolved by each refresh.
 
-
-def calibrate(
-    probability: Array, variance: Array, thresholds: Array, now: Array, times: pd.DatetimeIndex, horizon: int
-) -> Array:
-    """Exceedance probabilities (3, n_symbols, n_hours) recalibrated on what was resolved by each refresh.
-
-    Logistic regression of the exceedance on the logit of its probability, and on whether the trailing interval is calm,
-    or is stress or crisis already. With too few resolved rows the probability stays as it is. The three are made
-    monotone again.
+    Logistic regression of the exceedance on both logits and on whether the trailing interval is stress or crisis already.
+    With too few resolved rows both count the same. The three exceedances are made monotone.
     """
-    at = refreshes(times, FOUR_WEEKS)
-    stops = np.append(at[1:], probability.shape[2])
-    out = probability.copy()
-    for k in range(3):
-        design = calibration_design(probability[k], now)
-        hit = np.where(np.isfinite(variance), (variance > thresholds[k]).astype(np.float64), np.nan)
-        for column, stop in zip(at, stops, strict=True):
-            past = window(int(column), horizon, CALIBRATION_HOURS)
-            rows = np.isfinite(design[:, :, past]).all(axis=0) & np.isfinite(hit[:, past])
+
+    reach = CALIBRATION_HOURS
+    makes = (*LOGITS, *SECOND)
+
+    def learn(self, past: Past, at: int) -> tuple[Array, ...]:
+        """Coefficients (4,) of each threshold."""
+        span = window(at, past.horizon, CALIBRATION_HOURS)
+        # How far the stand-in was off, before there was a law, says nothing about the law.
+        evidence = np.isfinite(past["variance"][:, span]) & (past["learnt"][:, span] == 1)
+        now, coefficients = past["now"][:, span], []
+        for logit, second, threshold in zip(LOGITS, SECOND, THRESHOLDS, strict=True):
+            rows = evidence & np.isfinite(past[logit][:, span])
             if rows.sum() < MINIMUM_ROWS:
+                coefficients.append(PRIOR)
                 continue
-            coefficients = logistic_fit(design[:, :, past][:, rows], hit[:, past][rows], horizon)
-            score = np.zeros(design.shape[1:])[:, column:stop]
-            for j, b in enumerate(coefficients):
-                score = score + b * design[j, :, column:stop]
-            out[k, :, column:stop] = 1 / (1 + np.exp(-score))
-    return np.minimum.accumulate(out, axis=0)
+            hit = (past["variance"][:, span][rows] > past[threshold][:, span][rows]).astype(np.float64)
+            design = calibration_design(past[logit][:, span][rows], past[second][:, span][rows], now[rows])
+            # Rows that overlap tell one thing about h times, and symbols tell of one market.
+            coefficients.append(logistic_fit(design, hit, 1.0 / (past.horizon * rows.any(axis=1).sum())))
+        return tuple(coefficients)
+
+    def apply(self, state: tuple[Array, ...], hours: Hours) -> Made:
+        """The regimes' probabilities, and the fields ``LOGITS`` and ``SECOND``."""
+        logits, now = log_odds(hours.stack(ABOVE)), hours["now"]
+        second = logits.copy()
+        for k, name in enumerate(CLASSIFIED):
+            if name in hours.past.names:
+                np.copyto(second[k], hours[name], where=np.isfinite(hours[name]))
+        columns = probability_columns(recalibrated(logits, second, now, state), now)
+        return Made(dict(zip(self.makes, [*logits, *second], strict=True)), {ENSEMBLE: columns})
 
 
-def probability_columns(exceedance: Array, now: Array) -> dict[str, Array]:
-    """``p_calm … p_crisis``, which sum to one, and ``p_onset`` on rows that are calm or normal now."""
-    above, stress, crisis = exceedance
-    parts = (1 - above, above - stress, stress - crisis, crisis)
-    out = dict(zip(PROBABILITIES, parts, strict=True))
-    out["p_onset"] = np.where(now <= 1, out["p_stress"] + out["p_crisis"], np.nan)
-    return out
-
-
-def calibration_design(probability: Array, now: Array) -> Array:
-    """Regressors (4, ...) of the calibration: constant, logit of the probability, calm now, stress or crisis now."""
+def log_odds(probability: Array) -> Array:
+    """Logit of a probability, which is kept off the edges."""
     p = np.clip(probability, EDGE, 1 - EDGE)
-    # An unknown present is taken as normal: a gap in the bars must not silence the probabilities.
-    return np.stack([np.ones_like(p), np.log(p / (1 - p)), 1.0 * (now == 0), 1.0 * (now >= 2)])
+    return np.asarray(np.log(p / (1 - p)))
 
 
-def logistic_fit(design: Array, hit: Array, horizon: int) -> Array:
-    """Coefficients by Newton's method, with a ridge towards the identity (probability left as it is)."""
-    prior = np.array([0.0, 1.0, 0.0, 0.0])
-    weight = 1.0 / horizon  # overlapping rows tell one thing about h times
+def recalibrated(logits: Array, second: Array, now: Array, coefficients: Sequence[Array]) -> Array:
+    """Exceedance probabilities (3, n_symbols, n_hours) from two logits of each, by its coefficients, made monotone."""
+    out = np.empty_like(logits)
+    for k, of_threshold in enumerate(coefficients):
+        score = np.zeros(now.shape)
+        for b, x in zip(of_threshold, calibration_design(logits[k], second[k], now), strict=True):
+            score = score + b * x
+        out[k] = 1 / (1 + np.exp(-score))
+    return np.asarray(np.minimum.accumulate(out, axis=0))
+
+
+def calibration_design(logit: Array, second: Array, now: Array) -> Array:
+    """Regressors (4, ...) of the calibration: constant, both logits, stress or crisis now."""
+    # An unknown present is taken as none: a gap in the bars must not silence the probabilities.
+    return np.stack([np.ones_like(logit), logit, second, 1.0 * (now >= 2)])
+
+
+def logistic_fit(design: Array, hit: Array, weight: float) -> Array:
+    """Coefficients by Newton's method, each row with this ``weight``, with a ridge towards ``PRIOR``: the mean of both."""
 
     def terms(b: Array) -> tuple[float, Array, Array]:
         fit, slope, curvature = _likelihood(design, hit, b)
-        away = b - prior
+        away = b - PRIOR
         loss = weight * fit + 0.5 * RIDGE * float(np.sum(away**2))
         return loss, weight * slope - RIDGE * away, weight * curvature + RIDGE * np.eye(len(b))
 
-    b = prior
+    b = PRIOR
     loss, slope, curvature = terms(b)
     for _ in range(NEWTON_STEPS):
         step = np.linalg.solve(curvature, slope)

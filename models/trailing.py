@@ -17,7 +17,7 @@ import pandas as pd
 
 from features.panel import FIRST_MONDAY_HOUR, MICROSECONDS_PER_HOUR, WEEK
 
-__all__ = ["DAY", "FOUR_WEEKS", "carry_forward", "refreshes", "trailing_level", "window"]
+__all__ = ["DAY", "FOUR_WEEKS", "carry_forward", "refreshes", "strikes", "trailing_level", "window"]
 
 Array = npt.NDArray[np.float64]
 
@@ -38,6 +38,12 @@ def carry_forward(values: Array, at: npt.NDArray[np.int64], hours: int) -> Array
     return np.asarray(values[..., newest])
 
 
+def strikes(first_hour: int, columns: slice, every: int) -> npt.NDArray[np.int64]:
+    """The same among ``columns`` of a complete grid whose column 0 is ``first_hour`` since the epoch, without column 0."""
+    wait = (FIRST_MONDAY_HOUR - first_hour - columns.start) % every
+    return np.arange(columns.start + wait, columns.stop, every, dtype=np.int64)
+
+
 def window(at: int, horizon: int, length: int) -> slice:
     """The columns of origins that are resolved at column ``at`` and no older than ``length`` hours before that."""
     stop = max(at - horizon + 1, 0)
@@ -51,8 +57,9 @@ def trailing_level(ratio: Array, at: npt.NDArray[np.int64], horizon: int, length
     ``n / (n + shrinkage)``; zero where nothing is resolved.
     """
     total, count = _sums(ratio, at, horizon, length)
-    pool = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1.0)
-    pool[count.sum(axis=0) == 0] = 1.0
+    # Symbol after symbol: the order in which numpy adds an axis depends on how many refreshes there are.
+    rows = count.sum(axis=0)
+    pool = np.where(rows > 0, np.cumsum(total, axis=0)[-1] / np.maximum(rows, 1.0), 1.0)
     return np.asarray(np.log((total + shrinkage * pool) / (count + shrinkage)))
 
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 from features.freshness import FEED_LIVES
 from features.panel import MICROSECONDS_PER_HOUR
 from models.base import ENSEMBLE, FORECAST_SCHEMA, SCHEMA_VERSION, STATUSES, THRESHOLDS
-from models.distribution import Outcome
-from models.ensemble import Assembly, Ensemble, Record
+from models.ensemble import Assembly, Ensemble
+from models.past import Outcome, Record
 from training.config import RunConfig
 from training.material import Material
 
-__all__ = ["Origin", "Provenance", "assemble", "horizon_record", "symbol_rows", "table_rows"]
+__all__ = ["Origin", "Provenance", "assemble", "ensemble", "records", "split_inputs", "symbol_rows", "table_rows"]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -29,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 DAYS_OF_REGIMES: Final = 90
 PRESENT_HOURS: Final = 90 * 24
 DEGRADING: Final = (*(f"{feed} is stale" for feed in FEED_LIVES), f"under {DAYS_OF_REGIMES} days of bars")
+OUTCOMES: Final = ("variance", "log_return", "mae_long", "mae_short")
 NUMBERS: Final = tuple(f.name for f in FORECAST_SCHEMA if str(f.type) == "double")
 
 
@@ -85,33 +86,53 @@ class Origin:
 def assemble(material: Material, forecasts: pd.DataFrame, config: RunConfig) -> tuple[dict[int, Assembly], slice]:
     """Run the ensemble over the members' forecasts of consecutive folds; returns the part of the grid they span.
 
-    ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``. Rows whose symbol or hour the
-    material does not have are left out: nothing can be known of what came of them.
+    ``forecasts``: as ``records`` takes them.
+    """
+    made, span = records(material, forecasts, config)
+    return ensemble(config).assemble(made, material.times[span]), span
+
+
+def ensemble(config: RunConfig) -> Ensemble:
+    """The ensemble that a configuration names."""
+    return Ensemble(config.ensemble.members, **config.ensemble.params)
+
+
+def records(
+    material: Material, forecasts: pd.DataFrame, config: RunConfig, *, newest: bool = False
+) -> tuple[list[Record], slice]:
+    """Forecasts and targets as the ensemble takes them, and the part of the grid they span (``newest``: to its end).
+
+    ``forecasts``: indexed by (symbol, origin), columns (member, horizon), ``ln E[V]``; columns of other names are inputs
+    beside them. Rows whose symbol or hour the material does not have are left out: nothing can be known of what came of
+    them.
     """
     row = pd.Index(material.symbols).get_indexer(forecasts.index.get_level_values("symbol"))
     origins = pd.DatetimeIndex(forecasts.index.get_level_values("origin")).as_unit("us")
     column = material.times.get_indexer(origins)
     known = (row >= 0) & (column >= 0)
     row, column, forecasts = row[known], column[known], forecasts[known]
-    span = slice(int(column.min()), int(column.max()) + 1)
-    shape = (len(material.symbols), span.stop - span.start)
-    records = []
+    span = slice(int(column.min()), len(material.times) if newest else int(column.max()) + 1)
+    stranger = np.isin(material.symbols, config.walkforward.exclude)[:, None]
+    made = []
     for h in config.horizons:
-        members = {}
-        for name in (m.kind for m in config.members):
-            grid = np.full(shape, np.nan)
-            grid[row, column - span.start] = forecasts[name, h].to_numpy(np.float64)
-            members[name] = grid
-        records.append(horizon_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
-    ensemble = Ensemble(config.ensemble.members, **config.ensemble.params)
-    return ensemble.assemble(records, material.times[span]), span
+        grids = {}
+        for name in forecasts.columns.get_level_values(0)[forecasts.columns.get_level_values(1) == h]:
+            grids[str(name)] = np.full((len(material.symbols), span.stop - span.start), np.nan)
+            grids[str(name)][row, column - span.start] = forecasts[name, h].to_numpy(np.float64)
+        members, inputs = split_inputs(grids, config)
+        targets = {name: x[:, span] for name, x in material.targets[h].items()}
+        # What came of a symbol that nothing may be learnt from stays unresolved; its thresholds are its own past.
+        targets |= {k: np.where(stranger, np.nan, targets[k]) for k in OUTCOMES if stranger.any()}
+        outcome = Outcome(*(targets[name] for name in OUTCOMES))
+        thresholds = np.stack([targets[f"threshold_{name}"] for name in ("normal", "stress", "crisis")])
+        made.append(Record(h, members, outcome, thresholds, targets["regime_now"], inputs))
+    return made, span
 
 
-def horizon_record(h: int, members: Mapping[str, Array], targets: Mapping[str, Array]) -> Record:
-    """One horizon's forecasts and targets as the ensemble takes them, on one grid."""
-    outcome = Outcome(*(targets[name] for name in ("variance", "log_return", "mae_long", "mae_short")))
-    thresholds = np.stack([targets[f"threshold_{name}"] for name in ("normal", "stress", "crisis")])
-    return Record(h, members, outcome, thresholds, targets["regime_now"])
+def split_inputs(grids: Mapping[str, Array], config: RunConfig) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What was predicted for one horizon, by name: the members' forecasts in their order, and the inputs beside them."""
+    members = {m.kind: grids[m.kind] for m in config.members}
+    return members, {name: x for name, x in grids.items() if name not in members}
 
 
 def table_rows(

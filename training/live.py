@@ -24,16 +24,15 @@ from features.panel import Panel
 from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from features.schemas import TABLES
 from models.base import ENSEMBLE
-from models.ensemble import Assembly, Ensemble, Record
-from models.members import Member
-from models.seasonal_garch import SeasonalGARCH, hourly_returns
-from training.assembly import PRESENT_HOURS, Origin, Provenance, horizon_record, symbol_rows
+from models.ensemble import Assembly, LiveEnsemble
+from models.past import Hour, Outcome, Record
+from models.regimes import CLASSIFIED
+from models.ring import Ring
+from training.assembly import PRESENT_HOURS, Origin, Provenance, ensemble, records, split_inputs, symbol_rows
 from training.folds import Rows, micros
-from training.live_assembly import LiveEnsemble
-from training.live_targets import LiveTargets, bars_of
+from training.live_targets import LiveTargets, Resolved, bars_of
 from training.material import Material, prepare
-from training.ring import Ring
-from training.serving import DELISTED, Trained, open_model
+from training.serving import DELISTED, open_model, predicted, since_trained
 
 __all__ = ["LiveForecaster"]
 
@@ -88,32 +87,23 @@ class LiveForecaster:
         self._ages = Ring(ages, PRESENT_HOURS + 1)
         newest = np.where(material.alive, np.arange(len(material.times)), -np.inf).max(axis=1)
         self._hours_silent = len(material.times) - 1 - newest
-        records, times = self._records(material)
+        known, times = self._records(material)
         self._trained = replace(
             self._trained, history=self._trained.history.head(0).copy()
         )  # it is in the memories now
-        self._ensemble = LiveEnsemble(Ensemble(config.ensemble.members, **config.ensemble.params), records, times)
+        self._ensemble = LiveEnsemble(ensemble(config), known, times)
 
     def _records(self, material: Material) -> tuple[list[Record], pd.DatetimeIndex]:
         """The members' forecasts since the history began, and what came of them, up to the newest hour."""
         trained = self._trained
-        rows, _ = material.rows.frame(material.rows.origin >= micros(trained.as_of))
-        raw = pd.concat([trained.history, _predicted(trained, rows)])
+        rows, told = since_trained(trained, material)
+        raw = pd.concat([trained.history, told])
         for member in trained.members.values():
-            _follow(member, rows)
-        row = pd.Index(material.symbols).get_indexer(raw.index.get_level_values("symbol"))
-        column = material.times.get_indexer(pd.DatetimeIndex(raw.index.get_level_values("origin")).as_unit("us"))
-        known = (row >= 0) & (column >= 0)
-        span = slice(int(column[known].min()), len(material.times))
-        records = []
-        for h in trained.config.horizons:
-            members = {}
-            for name in trained.members:
-                grid = np.full((len(material.symbols), span.stop - span.start), np.nan)
-                grid[row[known], column[known] - span.start] = raw[name, h].to_numpy(np.float64)[known]
-                members[name] = grid
-            records.append(horizon_record(h, members, {k: x[:, span] for k, x in material.targets[h].items()}))
-        return records, material.times[span]
+            member.follow(rows)
+        if trained.regimes is not None:
+            trained.regimes.follow(rows)
+        known, span = records(material, raw, trained.config, newest=True)
+        return known, material.times[span]
 
     def push(self, rows: Mapping[str, pd.DataFrame], *, made_at: pd.Timestamp, checked: bool = True) -> pd.DataFrame:
         """Take in all tables' new rows up to one origin; rows of the forecast table at that origin, all models.
@@ -131,14 +121,14 @@ class LiveForecaster:
         panel = market.step(rows, self._trained.config.proxy, checked)
         frame = self._pipeline.transform_panel(panel)
         ages = feed_ages(panel)
-        predicted = _predicted(self._trained, frame)
+        told = predicted(self._trained, frame)
         self._sound = False
         for member in self._trained.members.values():
-            _follow(member, frame)
+            member.follow(frame)
         self._market, self.origin = market, panel.times[-1]
         self._data_sha256 = _chained(self._data_sha256, rows)
         self._place(panel.symbols)
-        out = self._rows(panel, frame, ages, predicted, made_at)
+        out = self._rows(panel, frame, ages, told, made_at)
         self._sound = True
         return out
 
@@ -158,7 +148,7 @@ class LiveForecaster:
         panel: Panel,
         frame: pd.DataFrame,
         ages: Mapping[str, Array],
-        predicted: pd.DataFrame,
+        told: pd.DataFrame,
         made_at: pd.Timestamp,
     ) -> pd.DataFrame:
         """Every hour of the panel goes through the memories; the newest one's rows."""
@@ -166,16 +156,19 @@ class LiveForecaster:
         place = pd.Index(self._symbols).get_indexer(pd.Index(panel.symbols))
         code = pd.Index(self._symbols).get_indexer(frame.index.get_level_values("symbol"))
         column = panel.times.get_indexer(pd.DatetimeIndex(frame.index.get_level_values("origin")).as_unit("us"))
-        names, horizons = (predicted.columns.get_level_values(level) for level in ("member", "horizon_hours"))
-        grids = np.full((predicted.shape[1], n, len(panel)), np.nan)
-        grids[:, code, column] = predicted.to_numpy(np.float64).T
+        names, horizons = (told.columns.get_level_values(level) for level in ("member", "horizon_hours"))
+        grids = np.full((told.shape[1], n, len(panel)), np.nan)
+        grids[:, code, column] = told.to_numpy(np.float64).T
         bars, age = np.full((4, n, len(panel)), np.nan), np.full((len(FEED_LIVES), n, len(panel)), np.nan)
         bars[:, place], age[:, place] = bars_of(panel), np.stack([ages[feed] for feed in FEED_LIVES])
         for t in range(len(panel)):
-            members: dict[int, dict[str, Array]] = {h: {} for h in config.horizons}
-            for grid, name, h in zip(grids, names, horizons, strict=True):
-                members[h][name] = grid[:, t]
-            assemblies = self._ensemble.step(members, self._targets.step(bars[:, :, t]))
+            hour, resolved_at = {}, self._targets.step(bars[:, :, t])
+            logits = self._logits(frame[column == t], code[column == t], resolved_at)
+            for h, resolved in resolved_at.items():
+                made = {name: grid[:, t] for grid, name, of in zip(grids, names, horizons, strict=True) if of == h}
+                members, inputs = split_inputs(made | logits.get(h, {}), config)
+                hour[h] = Hour(members, Outcome(*resolved.outcome), resolved.thresholds, resolved.now, inputs)
+            assemblies = self._ensemble.step(hour)
             self._ages.append(age[:, :, t])
             self._hours_silent = np.where(np.isnan(bars[1, :, t]), self._hours_silent + 1, 0)
         newest = column == len(panel) - 1
@@ -185,6 +178,24 @@ class LiveForecaster:
         hashes = dict.fromkeys([*self._trained.members, ENSEMBLE], self._trained.sha256)
         provenance = Provenance(config.sha256, self._data_sha256, {self.origin: hashes}, made_at, self._uri)
         return _table(assemblies, self._symbols, owed, Origin.of(material, span), self.origin, provenance)
+
+    def _logits(
+        self, frame: pd.DataFrame, code: npt.NDArray[np.intp], resolved: Mapping[int, Resolved]
+    ) -> dict[int, dict[str, Array]]:
+        """What the classifier of regimes says at one hour, by horizon and name, each (n_symbols,)."""
+        regimes = self._trained.regimes
+        if regimes is None or frame.empty:
+            return {}
+        at = [resolved[h] for h in regimes.horizons_]
+        thresholds = np.stack([one.thresholds[:, code].T for one in at], axis=1)
+        told = regimes.logits(frame, thresholds, np.stack([one.now[code] for one in at], axis=1))
+        regimes.follow(frame)
+        out: dict[int, dict[str, Array]] = {}
+        for h in regimes.horizons_:
+            out[h] = {name: np.full(len(self._symbols), np.nan) for name in CLASSIFIED}
+            for name, values in out[h].items():
+                values[code] = told[name, h].to_numpy()
+        return out
 
     def _material(self, frame: pd.DataFrame, code: npt.NDArray[np.intp]) -> Material:
         """The newest hour's features, and the ages of the feeds that its status looks back on."""
@@ -225,25 +236,6 @@ def _table(
 def _turned(assembly: Assembly) -> Assembly:
     columns = {model: {name: x.T for name, x in of_model.items()} for model, of_model in assembly.columns.items()}
     return replace(assembly, columns=columns, answered=assembly.answered.T)
-
-
-def _predicted(trained: Trained, rows: pd.DataFrame) -> pd.DataFrame:
-    """``ln E[V]`` of every member, columns (member, horizon)."""
-    made = {name: member.predict_log(rows) for name, member in trained.members.items()}
-    return pd.concat(made, axis=1, names=["member", "horizon_hours"])
-
-
-def _follow(member: Member, rows: pd.DataFrame) -> None:
-    """Move a member's filters to the end of the rows, so that its next forecast goes on from there."""
-    if not isinstance(member, SeasonalGARCH):
-        return
-    for symbol, returns in hourly_returns(rows).items():
-        model, path = member.standing(symbol, returns)
-        model.advance(path.to_numpy())
-        # A symbol's filter begins at its first return.
-        if np.isfinite(model.variance_):
-            member.params_[symbol] = member.params_.get(symbol, member.pooled_)
-            member.filters_[symbol], member.last_[symbol] = model.state_, path.index[-1]
 
 
 def _chained(digest: str, rows: Mapping[str, pd.DataFrame]) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.panel import Panel
 from features.targets import MINIMUM_INTERVALS, THRESHOLD_HOURS, THRESHOLD_LEVELS, VARIANCE_FLOOR
-from training.ring import Ring
+from models.ring import Ring
 
 __all__ = ["LiveTargets", "Resolved", "bars_of"]
 

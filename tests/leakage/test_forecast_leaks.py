@@ -10,7 +10,7 @@ import pytest
 
 from features.errors import LeakFound
 from features.market import Market
-from models import combination, distribution, regimes
+from models import combination, distribution, regimes, residuals
 from models.training_rows import TrainingRows
 from training import folds
 from training.config import Component, RunConfig
@@ -29,7 +29,7 @@ def unresolved(at: int, horizon: int, length: int) -> slice:
 def small(trial: Any) -> None:
     """Samples that a small market can fill."""
     trial.constant(combination, "MINIMUM_WEIGHT_ROWS", 100)
-    trial.constant(distribution, "MINIMUM_ROWS", 100)
+    trial.constant(residuals, "MINIMUM_ROWS", 100)
     trial.constant(regimes, "MINIMUM_ROWS", 100)
 
 

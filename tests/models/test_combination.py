@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from models import combination
-from models.combination import combine, level
+from models.combination import Clip, Combine, level
+from models.parts import Run
+from models.past import Past, levelled
 from models.trailing import FOUR_WEEKS, refreshes
 
 Array = NDArray[np.float64]
@@ -25,6 +28,26 @@ def forecasts(noise: Mapping[str, float], seed: int = 0, count: int = HOURS) -> 
     truth = -9 + rng.normal(size=(SYMBOLS, count))
     seen = {name: truth + s * rng.normal(size=truth.shape) - s**2 / 2 for name, s in noise.items()}
     return seen, np.exp(truth + 0.6 * rng.normal(size=truth.shape) - 0.18)
+
+
+@dataclass(frozen=True)
+class Combined:
+    log_forecast: Array
+    weights: pd.DataFrame
+
+
+def combine(
+    logs: Mapping[str, Array], variance: Array, times: pd.DatetimeIndex, horizon: int, *, members: list[str],
+    shrinkage: float,
+) -> Combined:  # fmt: skip
+    """Members whose level is right already, through the part alone."""
+    fields = {levelled(name): x for name, x in logs.items()} | {"variance": variance}
+    past = Past.beginning(times, horizon, fields)
+    part = Combine(members, shrinkage)
+    run = Run([part], past)
+    run.advance(slice(0, len(times)))
+    since = times[[hour - past.first_hour for hour, _ in run.learnt(part)]]
+    return Combined(past["combined"], pd.DataFrame([w for _, w in run.learnt(part)], index=since, columns=members))
 
 
 def simplex_optimum(logs: Array, variance: Array) -> Array:
@@ -143,3 +166,60 @@ def test_level_moves_from_the_pool_to_the_symbol_s_own() -> None:
     expected = np.log((n * ratio.mean(axis=1) + 8000 * ratio.mean()) / (n + 8000))
     np.testing.assert_allclose((made - forecast)[:, -1], expected, atol=0.02)
     assert np.ptp(expected) > 0.05
+
+
+def screened(noise: Mapping[str, float], screen: float | None, count: int = 5000) -> pd.DataFrame:
+    seen, variance = forecasts(noise, seed=4, count=count)
+    times = pd.date_range("2024-01-03 05:00", periods=count, freq="h", tz="UTC").as_unit("us")
+    past = Past.beginning(times, 1, {levelled(name): x for name, x in seen.items()} | {"variance": variance})
+    part = Combine(list(seen), 0.5, screen)
+    run = Run([part], past)
+    run.advance(slice(0, count))
+    return pd.DataFrame([w for _, w in run.learnt(part)], columns=list(seen))
+
+
+def test_a_member_that_the_past_rejects_has_no_weight_once_it_can_be_told() -> None:
+    noise = {"good": 0.2, "twin": 0.2, "poor": 0.9}
+    weights = screened(noise, 0.05)
+    early = refreshes(pd.date_range("2024-01-03 05:00", periods=5000, freq="h", tz="UTC"), FOUR_WEEKS) < 60 * 24
+    assert (weights["poor"][early] > 0.1).all()
+    assert (weights["poor"].iloc[-2:] == 0).all()
+    assert (weights[["good", "twin"]].iloc[-2:] >= 0.25).all(axis=None)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    assert (screened(noise, None)["poor"] > 0.1).all()
+
+
+def clipped(forecast: Array, variance: Array, horizon: int) -> Past:
+    times = pd.date_range("2024-01-03 05:00", periods=forecast.shape[1], freq="h", tz="UTC").as_unit("us")
+    fields = {"combined": forecast, "variance": variance, "log_variance": np.log(variance)}
+    past = Past.beginning(times, horizon, fields)
+    Run([Clip()], past).advance(slice(0, forecast.shape[1]))
+    return past
+
+
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_the_combination_stays_within_what_the_symbol_has_had(horizon: int) -> None:
+    rng = np.random.default_rng(8)
+    log_v = rng.normal(-9, 1, size=(3, 3200))
+    log_v[1] += 4
+    log_v[2, :2800] = np.nan  # listed late
+    forecast = log_v + rng.normal(0, 3, size=log_v.shape)
+    past = clipped(forecast, np.exp(log_v), horizon)
+    expected, side = forecast.copy(), np.zeros(forecast.shape)
+    for t in range(forecast.shape[1]):
+        known = log_v[:, : max(t - horizon + 1, 0)]
+        for i in range(3):
+            own = known[i][np.isfinite(known[i])]
+            every = known[np.isfinite(known)]
+            seen = own if len(own) >= 2160 else every
+            if len(seen) >= 2160:
+                low, high = seen.min() - np.log(2), seen.max() + np.log(2)
+                side[i, t] = (
+                    np.sign(forecast[i, t] - np.clip(forecast[i, t], low, high)) if np.isfinite(forecast[i, t]) else 0
+                )
+                expected[i, t] = np.clip(forecast[i, t], low, high)
+    np.testing.assert_array_equal(past["clipped"], side)
+    np.testing.assert_allclose(past["bounded"], expected, rtol=1e-12)
+    assert (side[0] != 0).any()
+    assert (side[2] != 0).any()
+    assert np.isnan(past["bounded"][2, 0])

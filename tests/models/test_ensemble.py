@@ -23,9 +23,10 @@ from models.base import (
     THRESHOLDS,
     VARIANCE_LEVELS,
 )
-from models.combination import combine, level
-from models.distribution import Outcome
-from models.ensemble import Assembly, Ensemble, Record
+from models.combination import Clip, Combine, Levels
+from models.ensemble import Assembly, Ensemble
+from models.parts import Run
+from models.past import Outcome, Past, Record, levelled
 from models.trailing import DAY, FOUR_WEEKS, refreshes
 
 Array = NDArray[np.float64]
@@ -154,15 +155,20 @@ def test_records_may_come_in_any_order(records: list[Record], whole: dict[int, A
 
 def test_the_ensemble_is_the_combination_of_levelled_members(records: list[Record], whole: dict[int, Assembly]) -> None:
     for record in records:
-        h, variance = record.horizon, record.outcome.variance
-        levelled = {name: level(x, variance, TIMES, h) for name, x in record.members.items()}
-        by_hand = combine(levelled, variance, TIMES, h, members=["har_x", "lightgbm"], shrinkage=0.5)
+        h, past, combine = record.horizon, Past.of(record, TIMES), Combine(["har_x", "lightgbm"], 0.5, 0.02)
+        run = Run([Levels(NAMES), combine, Clip()], past)
+        run.advance(slice(0, HOURS))
         made, assembly = whole[h].columns, whole[h]
         own = assembly.answered == 0
-        np.testing.assert_array_equal(made[ENSEMBLE]["variance"][own], np.exp(by_hand.log_forecast)[own])
+        np.testing.assert_array_equal(made[ENSEMBLE]["variance"][own], np.exp(past["bounded"])[own])
+        np.testing.assert_array_equal(assembly.clipped, past["clipped"])
+        np.testing.assert_array_equal(assembly.combination.log_forecast, past["combined"])
         for name in NAMES:
-            np.testing.assert_array_equal(made[name]["variance"], np.exp(levelled[name]))
-        pd.testing.assert_frame_equal(assembly.combination.weights, by_hand.weights)
+            np.testing.assert_array_equal(made[name]["variance"], np.exp(past[levelled(name)]))
+            np.testing.assert_array_equal(assembly.levelled[name], past[levelled(name)])
+        at = refreshes(TIMES, FOUR_WEEKS)
+        weights = pd.DataFrame([w for _, w in run.learnt(combine)], index=TIMES[at], columns=["har_x", "lightgbm"])
+        pd.testing.assert_frame_equal(assembly.combination.weights, weights)
 
 
 def test_members_come_from_the_constructor_and_must_exist(records: list[Record]) -> None:

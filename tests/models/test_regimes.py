@@ -10,14 +10,37 @@ from scipy import optimize, special, stats
 from sklearn.linear_model import LogisticRegression
 
 from models import regimes
-from models.base import PROBABILITIES
-from models.distribution import SHAPE_LEVELS, Residuals
-from models.regimes import calibrate, exceedances, probability_columns
+from models.base import ENSEMBLE, PROBABILITIES
+from models.base import THRESHOLDS as THRESHOLD_NAMES
+from models.distribution import ABOVE, exceedances, probability_columns
+from models.parts import Run
+from models.past import Past
+from models.regimes import Calibration, log_odds, recalibrated
+from models.residuals import SHAPE_LEVELS, Residuals
 
 Array = NDArray[np.float64]
 SYMBOLS, HOURS = 3, 8000
 TIMES = pd.date_range("2024-01-03 05:00", periods=HOURS, freq="h", tz="UTC").as_unit("us")
 THRESHOLDS = np.array([1.0, 2.0, 3.0])[:, None, None] * np.ones((SYMBOLS, HOURS))
+
+
+def calibrate(
+    probability: Array, variance: Array, thresholds: Array, now: Array, times: pd.DatetimeIndex, horizon: int
+) -> Array:
+    """Exceedance probabilities as the part has calibrated them, block by block; its columns are made from them."""
+    fields = {"variance": variance, "now": now, "learnt": np.ones_like(variance)}
+    fields |= dict(zip(ABOVE, probability, strict=True)) | dict(zip(THRESHOLD_NAMES, thresholds, strict=True))
+    past, part = Past.beginning(times, horizon, fields), Calibration()
+    run = Run([part], past)
+    given = run.advance(slice(0, len(times)))[ENSEMBLE]
+    begins = [hour - past.first_hour for hour, _ in run.learnt(part)]
+    out = np.full_like(probability, np.nan)
+    for (_, learnt), block in zip(run.learnt(part), map(slice, begins, [*begins[1:], len(times)]), strict=True):
+        above = probability[:, :, block]
+        out[:, :, block] = recalibrated(above, log_odds(above), now[:, block], learnt)
+    for name, values in probability_columns(out, now).items():
+        np.testing.assert_array_equal(values, given[name])
+    return out
 
 
 def sigmoid(x: Array) -> Array:
@@ -28,7 +51,7 @@ def test_exceedances_are_those_of_the_law() -> None:
     rng = np.random.default_rng(0)
     log_forecast, location = rng.normal(size=(2, 40)), rng.normal(scale=0.1, size=(2, 40))
     scale = rng.uniform(0.5, 1.5, size=(2, 40))
-    law = Residuals(location, scale, stats.norm.ppf(SHAPE_LEVELS)[:, None], np.array([0]), np.ones(40, dtype=bool))
+    law = Residuals(location, scale, stats.norm.ppf(SHAPE_LEVELS))
     thresholds = np.exp(np.stack([log_forecast - 1, log_forecast + 0.5, log_forecast + 1]))
     made = exceedances(log_forecast, law, thresholds)
     for k, distance in enumerate((-1.0, 0.5, 1.0)):

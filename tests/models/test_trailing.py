@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import trailing
-from models.trailing import DAY, FOUR_WEEKS, WEEK, carry_forward, refreshes, trailing_level, window
+from models.trailing import DAY, FOUR_WEEKS, WEEK, carry_forward, refreshes, strikes, trailing_level, window
 
 
 def hours(count: int, start: str = "2024-01-03 05:00") -> pd.DatetimeIndex:
@@ -50,6 +50,18 @@ def test_refreshes_do_not_depend_on_where_a_history_starts(start: int, every: in
 def test_refreshes_in_any_unit_of_time() -> None:
     times = hours(2000)
     assert refreshes(times.as_unit("ns"), WEEK).tolist() == refreshes(times, WEEK).tolist()
+
+
+@settings(deadline=None)
+@given(start=st.integers(0, 900), length=st.integers(1, 900), every=st.sampled_from([DAY, WEEK, FOUR_WEEKS]))
+def test_the_clock_strikes_at_the_same_hours_in_any_part_of_a_grid(start: int, length: int, every: int) -> None:
+    times = hours(1800, "2024-01-01 00:00")
+    first_hour = int(times.asi8[0]) // 3_600_000_000
+    made = strikes(first_hour, slice(start, start + length), every)
+    on_the_clock = (
+        refreshes(hours(1801, "2023-12-31 23:00"), every)[1:] - 1
+    )  # without the first column, which always is
+    assert made.tolist() == [t for t in on_the_clock if start <= t < start + length]
 
 
 @settings(deadline=None)
@@ -101,6 +113,14 @@ def test_sums_are_added_in_time_order_to_the_bit(at: list[int], lag: int, length
             assert count[i, w] == len(known)
 
 
+def test_one_refresh_has_the_bits_that_it_has_among_many() -> None:
+    ratio = np.exp(np.random.default_rng(0).normal(size=(40, 400)))
+    at = refreshes(hours(400), DAY)
+    together = trailing_level(ratio, at, 1, 200, 50.0)
+    for w in range(len(at)):
+        np.testing.assert_array_equal(trailing_level(ratio, at[w : w + 1], 1, 200, 50.0)[:, 0], together[:, w])
+
+
 def test_level_is_zero_before_anything_is_resolved() -> None:
     made = trailing_level(ratios(100), np.array([0, 10]), 48, 200, 50.0)
     assert (made == 0).all()
@@ -114,8 +134,8 @@ def test_level_knows_nothing_unresolved(cut: int, horizon: int, seed: int) -> No
     other = ratio.copy()
     unresolved = slice(max(cut - horizon + 1, 0), None)
     other[:, unresolved] = np.random.default_rng(seed).choice([np.nan, 0.0, 1e300], size=other[:, unresolved].shape)
-    first, second = (carry_forward(trailing_level(x, at, horizon, 200, 50.0), at, 400) for x in (ratio, other))
-    np.testing.assert_array_equal(first[:, : cut + 1], second[:, : cut + 1])
+    first, second = (trailing_level(x, at, horizon, 200, 50.0) for x in (ratio, other))
+    np.testing.assert_array_equal(first[:, at <= cut], second[:, at <= cut])
 
 
 def test_level_does_use_what_is_resolved() -> None:

@@ -13,7 +13,7 @@ import pytest
 from features.market import Market
 from models import table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, PROBABILITIES, THRESHOLDS
-from training.assembly import DEGRADING, Origin, Provenance, _status, assemble, table_rows
+from training.assembly import DEGRADING, Origin, Provenance, _status, assemble, records, table_rows
 from training.config import RunConfig
 from training.evaluation import Evaluation
 from training.folds import read_fold
@@ -224,6 +224,24 @@ def test_forecasts_of_what_the_market_lacks_change_nothing(
         for model, columns in assembly.columns.items():
             for name, values in columns.items():
                 np.testing.assert_array_equal(found[h].columns[model][name], values)
+
+
+def test_columns_beside_the_members_are_inputs(members: pd.DataFrame, material: Material, config: RunConfig) -> None:
+    """At their own symbol, hour and horizon, and they change no member."""
+    wider = members.copy()
+    wider["logit_stress", 4] = np.arange(len(members), dtype=float)
+    made, span = records(material, wider, config)
+    plain, plain_span = records(material, members, config)
+    assert span == plain_span
+    assert [sorted(record.inputs) for record in made] == [[], ["logit_stress"]]
+    for number in (0, 1234, len(members) - 1):
+        symbol, origin = members.index[number]
+        cell = material.symbols.index(symbol), material.times[span].get_loc(origin)
+        assert made[1].inputs["logit_stress"][cell] == number
+    for record, expected in zip(made, plain, strict=True):
+        assert list(record.members) == [component.kind for component in config.members]
+        for name, grid in record.members.items():
+            np.testing.assert_array_equal(grid, expected.members[name])
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------

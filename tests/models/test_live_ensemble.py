@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.distribution import Outcome
-from models.ensemble import Assembly, Ensemble, Record
-from training.live_assembly import LiveEnsemble
-from training.live_targets import Resolved
+from models.ensemble import Assembly, Ensemble, LiveEnsemble
+from models.past import Hour, Outcome, Record
 
 SYMBOLS, HOURS, BEGIN = 12, 1500, 1380
 NEWCOMER, JOINS = 5, 1400
@@ -67,15 +65,16 @@ def started(records: list[Record], keep: np.ndarray) -> LiveEnsemble:
 
 
 def stepped(live: LiveEnsemble, records: list[Record], t: int, keep: np.ndarray) -> Mapping[int, Assembly]:
-    resolved = {
-        r.horizon: Resolved(
-            np.stack([x[keep, t - r.horizon] for x in vars(r.outcome).values()]),
+    told = {
+        r.horizon: Hour(
+            {name: f[keep, t] for name, f in r.members.items()},
+            Outcome(*(x[keep, t - r.horizon] for x in vars(r.outcome).values())),
             r.thresholds[:, keep, t],
             r.now[keep, t],
         )
         for r in records
     }
-    return live.step({r.horizon: {name: f[keep, t] for name, f in r.members.items()} for r in records}, resolved)
+    return live.step(told)
 
 
 def assert_column(found: Mapping[int, Assembly], batch: Mapping[int, Assembly], t: int, keep: np.ndarray) -> None:

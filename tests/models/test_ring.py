@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.ring import Ring
+from models.ring import Ring
 
 
 @pytest.mark.parametrize("begin", [0, 3, 7, 30])
