@@ -20,10 +20,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.families.memory import RAW_HALF_LIVES
-from models.baselines import EWMA, HAR
 from models.boosting import LEVEL_PREFIXES, NOT_LEVELS, UNUSED_PREFIXES, LightGBM
+from models.ewma import EWMA
+from models.har import HAR
 from models.panel_har import HARX, NOT_LINEAR, SPARSE
 from models.seasonal_garch import SeasonalGARCH
+from models.trailing import DAY
 
 __all__ = ["Fold", "Seconds", "forecast"]
 
@@ -33,6 +35,7 @@ Predict = Callable[[pd.DataFrame], Array]
 
 PERCENT: Final = 100.0  # arch wants returns of order one
 COLUMNS: Final = ["log_return_1h", "log_season_1h"]
+SEASON, SCHEDULED = "log_season_ahead_", "log_scheduled_ahead_"
 ON_SEASONAL_HAR: Final = ("har_seasonal", "har_x", "lightgbm")
 HAR_STEPS: Final = 6
 HAR_BOUND: Final = 20.0  # of the working residual V / F - 1
@@ -98,10 +101,10 @@ def forecast(fold: Fold, members: Mapping[str, Mapping[str, Any]], seconds: Seco
             out["har"] = har(fold, HAR(seasonal=False, **members["har"]))(fold.test)
     if not members.keys().isdisjoint(ON_SEASONAL_HAR):
         with seconds.of("har_seasonal"):
-            base = har(fold, HAR(seasonal=True, **members.get("har_seasonal", {})))
+            if "har_seasonal" in members:
+                out["har_seasonal"] = har(fold, HAR(seasonal=True, **members["har_seasonal"]))(fold.test)
+            base = har(fold, HAR(seasonal=True, scheduled=season_name(fold.test).startswith(SCHEDULED)))
             ahead = base(fold.test)
-        if "har_seasonal" in members:
-            out["har_seasonal"] = ahead
     if "har_x" in members:
         with seconds.of("har_x"):
             out["har_x"] = har_x(fold, HARX(**members["har_x"]), base, ahead)
@@ -128,6 +131,11 @@ def ewma(fold: Fold, settings: EWMA) -> Array:
     return np.column_stack(out)
 
 
+def season_name(X: pd.DataFrame, h: int = 1) -> str:
+    """The column of the season ahead for members that correct the seasonal HAR: scheduled releases in it if told."""
+    return f"{SCHEDULED if f'{SCHEDULED}{h}h' in X else SEASON}{h}h"
+
+
 def har(fold: Fold, settings: HAR) -> Predict:
     """Log-linear HAR by symbol, shrunk to the pool, fitted; what it returns forecasts the rows that are asked for."""
     prefix = "log_rv_" if settings.seasonal else "log_rv_raw_"
@@ -137,14 +145,16 @@ def har(fold: Fold, settings: HAR) -> Predict:
         return X[names].ffill(axis=1).bfill(axis=1)
 
     def offset(X: pd.DataFrame, h: int) -> Array:
-        return X[f"log_season_ahead_{h}h"].to_numpy() if settings.seasonal else np.full(len(X), np.log(h))
+        name = f"{SCHEDULED if settings.scheduled else SEASON}{h}h"
+        return X[name].to_numpy() if settings.seasonal else np.full(len(X), np.log(h))
 
     rows = fold.recent(settings.window_days)
     X, y = fold.X[rows], fold.y[rows]
     design, fitted = lags(X), []
+    settled = X[f"{prefix}{max(lag for lag in settings.lags if lag <= DAY)}h"].notna()
     for h in fold.horizons:
         target = np.log(y[h]) - offset(X, h)
-        usable = design.notna().all(axis=1) & np.isfinite(target)
+        usable = settled & design.notna().all(axis=1) & np.isfinite(target)
         pooled = qlike_fit(design[usable].to_numpy(), target[usable].to_numpy())
         coefficients = {}
         for symbol, part in design[usable].groupby("symbol"):
@@ -285,7 +295,7 @@ def boosted(fold: Fold, settings: LightGBM, har: Predict, ahead: Array) -> Array
 
 
 def boosted_design(X: pd.DataFrame, names: list[str], log_har: Array, h: int) -> Array:
-    season = X[f"log_season_ahead_{h}h"].to_numpy()
+    season = X[season_name(X, h)].to_numpy()
     signals = relative(X, names, log_har, h)
     signals.insert(signals.shape[1] - 1, "season_ahead_per_hour", season - np.log(h))
     return signals.to_numpy()
@@ -293,7 +303,7 @@ def boosted_design(X: pd.DataFrame, names: list[str], log_har: Array, h: int) ->
 
 def relative(X: pd.DataFrame, names: list[str], log_har: Array, h: int) -> pd.DataFrame:
     """The columns, log variances as distances from the HAR's deseasonalised forecast, which comes last."""
-    har_level = log_har - X[f"log_season_ahead_{h}h"].to_numpy()
+    har_level = log_har - X[season_name(X, h)].to_numpy()
     signals = X[names].copy()
     levels = [c for c in names if c.startswith(LEVEL_PREFIXES) and not c.startswith(NOT_LEVELS)]
     signals[levels] = signals[levels].sub(har_level, axis=0)

@@ -7,8 +7,8 @@ Zhang, Cucuringu and Qian (2024), J. Financial Econometrics 22.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -16,19 +16,27 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from models.baselines import HAR
+from models.explanation import LEVEL
+from models.har import HAR
 from models.members import Member, require
+from models.shapley import grouped_shapley
 from models.training_rows import TrainingRows
 
-__all__ = ["LightGBM", "equal_by_symbol", "is_level", "train_time"]
+__all__ = ["LightGBM", "clocked", "equal_by_symbol", "is_level", "train_time"]
 
 Array = npt.NDArray[np.float64]
 
 # Raw ladders repeat the deseasonalised ones; ages of feeds tell symbols apart and little else.
-UNUSED_PREFIXES = ("log_rv_raw_", "log_ew_raw_", "log_season_ahead_", "age_", "log_listing_age")
+UNUSED_PREFIXES = (
+    *("log_rv_raw_", "log_ew_raw_", "log_ew_24h", "log_ew_down_", "log_hourly_quarticity"),
+    *("log_season_ahead_", "log_scheduled_ahead_", "age_", "log_listing_age"),
+)
 # Log variances enter as distances from the HAR's own forecast, so that a split means the same at every level.
 LEVEL_PREFIXES = ("log_rv_", "log_ew_", "market_log_ew_", "spillover_")
 NOT_LEVELS = ("log_rv_sd_", "log_rv_15m_")
+# To which families the inputs count that are no features: the season ahead, and the HAR's own forecast.
+SEASON_FAMILY: Final = "calendar"
+HAR_FAMILY: Final = "memory"
 
 
 class _Clock:
@@ -55,6 +63,11 @@ def train_time() -> float:
     As in ``time.process_time``, differences count.
     """
     return _CLOCK.seconds
+
+
+def clocked() -> AbstractContextManager[None]:
+    """What runs within counts as ``train_time``."""
+    return _CLOCK.running()
 
 
 class LightGBM(Member):
@@ -102,7 +115,7 @@ class LightGBM(Member):
     def _learn(self, past: TrainingRows) -> None:
         import lightgbm
 
-        self.base_ = HAR(seasonal=True).learn(past)
+        self.base_ = HAR.base(past)
         self.columns_ = tuple(c for c in past.columns if not c.startswith(UNUSED_PREFIXES))
         # Boosters of another objective learn from the same inputs in the same bins.
         parameters = self._parameters()
@@ -165,7 +178,7 @@ class LightGBM(Member):
 
     def _taken(self, horizon: int) -> list[str]:
         """The columns that ``_inputs`` turns into the boosters' inputs."""
-        return [*self.columns_, *[f"log_season_ahead_{horizon}h"] * 2]
+        return [*self.columns_, *[self.base_.seasons[self.horizons_.index(horizon)]] * 2]
 
     def _inputs(self, values: Array, base: Array, horizon: int) -> Array:
         """The features, the season ahead per hour, and the HAR's own deseasonalised forecast per hour; in place."""
@@ -186,10 +199,26 @@ class LightGBM(Member):
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)
         out = np.empty_like(base)
-        for j, booster in enumerate(self._boosters()):
-            raw = booster.predict(self._inputs_of(X, base, j), raw_score=True, num_threads=self.num_threads)
-            out[:, j] = base[:, j] + raw
+        for j in range(len(self.horizons_)):
+            out[:, j] = base[:, j] + self.raw(j, self._inputs_of(X, base, j))
         return out
+
+    def raw(self, j: int, inputs: Array) -> Array:
+        """What the booster of horizon number ``j`` adds to the HAR's ``ln E[V]``; (n_rows,). ``inputs`` as from ``inputs``."""
+        booster = self._boosters()[j]
+        return np.asarray(booster.predict(inputs, raw_score=True, num_threads=self.num_threads), dtype=np.float64)
+
+    def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, Array]:
+        """The seasonal HAR's terms, each family's Shapley value, and the mean raw score; see ``Member.contributions``."""
+        of = [*(families[column] for column in self.columns_), SEASON_FAMILY, HAR_FAMILY]
+        distinct = list(dict.fromkeys(of))
+        group, base = np.array([distinct.index(family) for family in of]), self.base_._predict_log(X)
+        values = [
+            grouped_shapley(text, self._inputs_of(X, base, j), group, len(distinct), self.num_threads)
+            for j, text in enumerate(self.boosters_)
+        ]
+        told = np.stack(values, axis=2)
+        return self.base_.contributions(X, families) | {name: told[:, g] for g, name in enumerate([*distinct, LEVEL])}
 
     def _boosters(self) -> list[Any]:
         import lightgbm
@@ -197,14 +226,6 @@ class LightGBM(Member):
         if getattr(self, "_loaded", None) is None:
             self._loaded = [lightgbm.Booster(model_str=text) for text in self.boosters_]
         return self._loaded or []
-
-    def importance(self) -> pd.DataFrame:
-        """Total gain per feature and horizon, each horizon's share summing to one; shape (n_features, n_horizons)."""
-        gains = {
-            h: booster.feature_importance("gain") for h, booster in zip(self.horizons_, self._boosters(), strict=True)
-        }
-        table = pd.DataFrame(gains, index=self.feature_names_)
-        return table / table.sum()
 
     def state(self) -> dict[str, Any]:
         """Text of the boosters, their inputs, and the base's state."""

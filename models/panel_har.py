@@ -7,6 +7,7 @@ models); Hoerl and Kennard (1970), Technometrics 12 (ridge).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.errors import DataInvalid
-from models.baselines import HAR
-from models.boosting import UNUSED_PREFIXES, equal_by_symbol, is_level
+from models.boosting import HAR_FAMILY, UNUSED_PREFIXES, equal_by_symbol, is_level
+from models.explanation import LEVEL, by_family
+from models.har import HAR
 from models.members import Member, require
 from models.training_rows import TrainingRows, evenly
 
@@ -50,7 +52,7 @@ class HARX(Member):
         self.window_days = window_days
 
     def _learn(self, past: TrainingRows) -> None:
-        self.base_ = HAR(seasonal=True).learn(past)
+        self.base_ = HAR.base(past)
         linear = [
             c
             for c in past.columns
@@ -134,6 +136,21 @@ class HARX(Member):
         for i in range(own.shape[2]):
             out += own[:, :, i].T * slopes[:, shared.shape[1] + i]
         return np.asarray(out)
+
+    def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, Array]:
+        """The seasonal HAR's terms, each family's signals, and the constant; see ``Member.contributions``."""
+        har = self.base_._predict_log(X) - require(X, self.base_.seasons, "har_x")
+        shared, own = self._signals(require(X, self.columns_, "har_x"), har)
+        self._score(shared, own)
+        slopes = self.coefficients_[:, 1:].T
+        signals = [*shared.T[:, :, None], *own.transpose(2, 1, 0)]
+        of = [*(families[column] for column in self.columns_), HAR_FAMILY]
+        told = by_family(of, (signal * slope for signal, slope in zip(signals, slopes, strict=True)))
+        return (
+            self.base_.contributions(X, families)
+            | told
+            | {LEVEL: np.repeat(self.coefficients_[None, :, 0], len(X), axis=0)}
+        )
 
     def state(self) -> dict[str, Any]:
         """Standardisation, slopes, their columns, and the base's state."""

@@ -1,7 +1,8 @@
 """The memory of volatility: ladders of past variance, and the path that led here.
 
 References: Corsi (2009), J. Financial Econometrics 7 (HAR); Guyon and Lekeufack (2023), Quantitative Finance 23
-(volatility is mostly path-dependent).
+(volatility is mostly path-dependent); Alexander and Dakos (2023), Quantitative Finance 23 (a larger weight after falls);
+Bollerslev, Patton and Quaedvlieg (2016), J. Econometrics 192 (how far a day's realised variance is to be trusted).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from features.families import Column, Family
 from features.measures import VARIANCE_FLOOR
 from features.panel import Array, Panel
 
-__all__ = ["EWMA_HALF_LIVES", "HAR_HOURS", "Ladder", "Path"]
+__all__ = ["DOWN_HALF_LIVES", "EWMA_HALF_LIVES", "HAR_HOURS", "RAW_HALF_LIVES", "Ladder", "Path"]
 
 HAR_HOURS: Final = (1, 4, 12, 24, 72, 168, 720)
-EWMA_HALF_LIVES: Final = (2, 6, 12, 48, 96, 336)
+EWMA_HALF_LIVES: Final = (2, 6, 12, 24, 48, 96, 336)
+DOWN_HALF_LIVES: Final = (2, 6, 12, 24, 48)
 RAW_HALF_LIVES: Final = (6, 12, 24, 48, 96, 192)
 PATH_HALF_LIVES: Final = (2, 6, 24, 120, 480)
 
@@ -71,6 +73,29 @@ class Ladder(Family):
                 reference="J.P. Morgan RiskMetrics (1996)",
                 sign="+",
             )
+        falling = panel.deseasonalised * (panel.log_return < 0) + 0.0 * panel.log_return
+        for half_life in DOWN_HALF_LIVES:
+            yield Column(
+                f"log_ew_down_{half_life}h",
+                _log(panel.ewma(falling, half_life)),
+                f"ln ew_{half_life}h(v/S 1(r<0))",
+                "ln variance/h",
+                kernels.ewma_reach(half_life) + 23,
+                reference="Alexander and Dakos (2023)",
+                sign="+",
+            )
+        day = np.maximum(smooth[HAR_HOURS.index(24)], VARIANCE_FLOOR)
+        # No less than the squared mean (Cauchy and Schwarz), whatever rounding makes of an even day.
+        quarticity = np.maximum(panel.mean(panel.deseasonalised**2, (24,))[0], day**2)
+        yield Column(
+            "log_hourly_quarticity_24h",
+            0.5 * np.log(quarticity) - np.log(day),
+            "ln(sqrt(24 sum_24h((v/S)^2)) / sum_24h(v/S))",
+            "ln ratio",
+            24,
+            reference="Bollerslev, Patton and Quaedvlieg (2016)",
+            sign="-",
+        )
         log_v = np.log(panel.deseasonalised)
         yield Column("log_rv_sd_24h", panel.sd(log_v, 24), "sd_24h(ln(v/S))", "ln variance", 24, sign="±")
         yield Column("log_rv_sd_168h", panel.sd(log_v, 168), "sd_168h(ln(v/S))", "ln variance", 168, sign="±")

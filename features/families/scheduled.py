@@ -20,7 +20,7 @@ import numpy.typing as npt
 from features.families import Column, Family, Group
 from features.kernels import cross_mean
 from features.panel import FIRST_MONDAY_HOUR, SEASON_HOURS, WEEK, Array, Panel
-from features.schedule import RELEASES, scheduled
+from features.schedule import Schedule, scheduled
 
 __all__ = ["Scheduled", "lifts"]
 
@@ -41,17 +41,21 @@ REACH: Final = SEASON_HOURS + WEEK + (CONTROLS + 1) * WEEK
 
 
 class Scheduled(Family):
-    """The season ahead, lifted where releases are scheduled, by horizon; the season's own where nothing is."""
+    """The season ahead, lifted where releases are scheduled, by horizon; the season's own where nothing is.
+
+    ``schedule``: the releases (None: those of the package).
+    """
 
     name: ClassVar[str] = "scheduled"
     group: ClassVar[Group] = "scheduled"
 
-    def __init__(self, horizons: tuple[int, ...] = (1, 4, 24, 72)) -> None:
+    def __init__(self, horizons: tuple[int, ...] = (1, 4, 24, 72), schedule: Schedule | None = None) -> None:
         self.horizons = horizons
+        self.schedule = schedule or scheduled()
 
     def columns(self, panel: Panel) -> Iterator[Column]:
         """One column a horizon."""
-        events = scheduled()
+        events = self.schedule
         weekly, week = self._lifts(panel)
         hours, (curves, of_column) = panel.hours, panel.season_curves
         for h in self.horizons:
@@ -69,14 +73,14 @@ class Scheduled(Family):
 
     def _lifts(self, panel: Panel) -> tuple[Array, Integers]:
         """Lifts by week, release and hour around it, and each column's week."""
-        events = scheduled()
+        events = self.schedule
         before = panel.shift(panel.mean(panel.capped_variance, (DAY,), coverage=0.5)[0], SETTLED)
         response = cross_mean(np.minimum(panel.capped_variance / before, LARGEST_RESPONSE))[None]
         joined, first = panel.history("response to releases", response, REACH)
         weeks = (panel.hours - FIRST_MONDAY_HOUR) // WEEK
         refresh = np.arange(weeks[0], weeks[-1] + 1) * WEEK + FIRST_MONDAY_HOUR
         oldest = int(panel.hours[0]) - first
-        learnt = lifts(joined[0], oldest, refresh, events.kind, events.hour, len(RELEASES))
+        learnt = lifts(joined[0], oldest, refresh, events.kind, events.hour, int(events.kind.max()) + 1)
         return learnt, weeks - weeks[0]
 
 

@@ -35,8 +35,8 @@ def market() -> Market:
     return Market.from_tables({"bars": bars})
 
 
-def made(panel: Panel) -> dict[str, Array]:
-    return {column.name: column.values for column in Scheduled().columns(panel)}
+def made(panel: Panel, schedule: Schedule | None = None) -> dict[str, Array]:
+    return {column.name: column.values for column in Scheduled(schedule=schedule).columns(panel)}
 
 
 def test_releases_stand_in_order_at_their_hour_in_new_york() -> None:
@@ -101,14 +101,13 @@ def test_the_lift_is_the_weighted_mean_response_over_that_of_ordinary_weeks(mark
     np.testing.assert_allclose(lift, expected, rtol=1e-9)
 
 
-def test_a_date_is_not_known_before_it_was_announced(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_is_not_known_before_it_was_announced(market: Market) -> None:
     panel = Panel(market)
     events = scheduled()
     bar = int(events.hour[(events.kind == 1) & (events.hour > panel.hours[6000])][0])
     late = Schedule(events.kind, events.hour, np.where(events.hour == bar, bar - 10, events.known))
     usual = made(panel)["log_scheduled_ahead_24h"]
-    monkeypatch.setattr("features.families.scheduled.scheduled", lambda: late)
-    told = made(panel)["log_scheduled_ahead_24h"]
+    told = made(panel, late)["log_scheduled_ahead_24h"]
     at = bar - panel.hours[0]
     season = panel.log_season_ahead(24)
     assert (told[:, at - 24 : at - 10] == season[:, at - 24 : at - 10]).all()

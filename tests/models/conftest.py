@@ -66,7 +66,11 @@ def one_symbol(times: pd.DatetimeIndex, level: float, rng: np.random.Generator) 
         X[f"log_rv_raw_{lag}h"] = np.log(v.rolling(lag).mean())
     for half_life in (6, 12, 24, 48, 96, 192):
         X[f"log_ew_raw_{half_life}h"] = np.log(v.ewm(halflife=half_life).mean())
-    X["log_ew_12h"] = np.log(clean.ewm(halflife=12).mean())
+    falling = clean * (X["log_return_1h"] < 0)
+    for half_life in (2, 6, 12, 24, 48):
+        X[f"log_ew_{half_life}h"] = np.log(clean.ewm(halflife=half_life).mean())
+        X[f"log_ew_down_{half_life}h"] = np.log(np.maximum(falling.ewm(halflife=half_life).mean(), 1e-8))
+    X["log_hourly_quarticity_24h"] = np.log((clean**2).rolling(24).mean()) / 2 - X["log_rv_24h"]
     X["market_log_ew_24h"] = np.log(clean.ewm(halflife=24).mean())
     later = pd.date_range(times[0], periods=len(times) + max(HORIZONS) + 1, freq="h")
     ahead = np.concatenate([[0.0], np.cumsum(np.exp(season_of(later)))])
@@ -74,6 +78,7 @@ def one_symbol(times: pd.DatetimeIndex, level: float, rng: np.random.Generator) 
     y = {}
     for h in HORIZONS:
         X[f"log_season_ahead_{h}h"] = np.log(ahead[at + 1 + h] - ahead[at + 1])
+        X[f"log_scheduled_ahead_{h}h"] = X[f"log_season_ahead_{h}h"] + 0.3 * (at % 97 < h)
         y[h] = v.rolling(h).sum().shift(-h)
     X["flow_imbalance_4h"] = np.where(rng.random(len(times)) < 0.1, np.nan, rng.normal(size=len(times)))
     X["hour"] = times.hour.astype(float)

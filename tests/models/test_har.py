@@ -1,4 +1,4 @@
-"""EWMA and HAR against a numerical minimiser, a GLM, planted coefficients, and by hand."""
+"""The HAR against a numerical minimiser, a GLM, planted coefficients, and by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from features.errors import DataInvalid
-from models import baselines
-from models.baselines import EWMA, HAR, Part, filled, linear
-from models.baselines import qlike_fit as fit_parts
+from models.har import HAR, Part, filled, least_squares, linear
+from models.har import qlike_fit as fit_parts
 from models.members import Member
 
 Array = NDArray[np.float64]
@@ -144,7 +143,7 @@ def test_har_by_hand(kind: str, fitted: Callable[[str], Member], train: Any, lat
         for symbol in ("BBBUSDT", slice(None)):
             X, v = train.X.loc[[symbol] if symbol == "BBBUSDT" else symbol], train.y[h]
             v = v.reindex(X.index)
-            known = v.notna().to_numpy()
+            known = (v.notna() & X[names[2]].notna()).to_numpy()
             ladder = X[names].ffill(axis=1).to_numpy()[known]
             fits[str(symbol)] = qlike_fit(ladder, (np.log(v) - offset(X, h)).to_numpy()[known], np.ones(len(ladder)))
             rows[str(symbol)] = len(ladder)
@@ -154,6 +153,30 @@ def test_har_by_hand(kind: str, fitted: Callable[[str], Member], train: Any, lat
         X = later.X.loc[["BBBUSDT"]]
         by_hand = mixed[0] + X[names].to_numpy() @ mixed[1:] + offset(X, h)
         np.testing.assert_allclose(made.loc["BBBUSDT", h], by_hand, atol=1e-8)
+
+
+def test_least_squares_is_that_of_statsmodels() -> None:
+    design, target = planted(500)
+    weights = np.random.default_rng(1).uniform(0.2, 3.0, (2, 500))
+    full, targets = np.vstack([np.ones(500), design.T]), np.stack([target, np.exp(target)])
+    parts = [Part(full[:, at], targets[:, at], weights[:, at]) for at in (slice(100), slice(100, None))]
+    by_peer = [sm.WLS(y, full.T, weights=w).fit().params for y, w in zip(targets, weights, strict=True)]
+    np.testing.assert_allclose(least_squares(parts), by_peer, rtol=1e-6)
+
+
+def test_the_empty_hours_before_a_market_wakes_do_not_set_its_level(sample: Any) -> None:
+    """What is known of the first hours stands a hundred-thousandfold below what follows."""
+    part = sample.rows(0, 900)
+    clean = HAR(window_days=None).fit(part.X, part.y)
+    X, first = part.X.copy(), np.asarray(part.X.groupby(level="symbol").cumcount() == 0)
+    X.loc[first, ["log_rv_1h", "log_rv_4h"]] = np.log(1e-8)
+    ignored = HAR(window_days=None).fit(X, part.y)
+    np.testing.assert_array_equal(ignored.coefficients_, clean.coefficients_)
+    # As if a day of such hours were known.
+    X.loc[first, "log_rv_24h"] = np.log(1e-8)
+    asleep = HAR(window_days=None).fit(X, part.y)
+    above = asleep.predict_log(part.X[~first])[1] - clean.predict_log(part.X[~first])[1]
+    assert above.median() > 0.1
 
 
 def test_har_levels_are_right_where_it_was_fitted(fitted: Callable[[str], Member], train: Any) -> None:
@@ -180,41 +203,6 @@ def test_window_and_weights_of_har(sample: Any) -> None:
 
 
 def test_har_needs_rows(sample: Any) -> None:
-    few = sample.rows(0, 19)
+    few = sample.rows(0, 42)
     with pytest.raises(DataInvalid, match=r"57 complete rows for horizon 1 h and needs 60"):
         HAR().fit(few.X, few.y.fillna(1e-4))
-
-
-def test_ewma_picks_the_half_life_with_the_least_qlike(train: Any) -> None:
-    member = EWMA().fit(train.X, train.y)
-    for j, h in enumerate(train.y):
-        losses = {}
-        for half_life in (6, 12, 24, 48, 96, 192):
-            forecast = h * np.exp(train.X[f"log_ew_raw_{half_life}h"])
-            by_symbol = []
-            for symbol in ("AAAUSDT", "BBBUSDT", "CCCUSDT"):
-                v, f = train.y[h].loc[symbol].dropna(), forecast.loc[symbol]
-                f = f.reindex(v.index)
-
-                def at_level(k: float, v: pd.Series = v, f: pd.Series = f) -> float:
-                    ratio = v / f / np.exp(k)
-                    return float((ratio - np.log(ratio) - 1).mean())
-
-                by_symbol.append(optimize.minimize_scalar(at_level).fun)
-            losses[half_life] = np.mean(by_symbol)
-        assert member.half_life_[j] == min(losses, key=losses.__getitem__)
-        made = member.predict(train.X)[h]
-        np.testing.assert_allclose(made, h * np.exp(train.X[f"log_ew_raw_{member.half_life_[j]}h"]), rtol=1e-12)
-
-
-def test_ewma_follows_the_market_it_is_given(train: Any) -> None:
-    """Where one candidate is the truth, it is the one that is picked."""
-    for half_life in baselines.RAW_HALF_LIVES:
-        y = pd.DataFrame({h: h * np.exp(train.X[f"log_ew_raw_{half_life}h"]) for h in (1, 4)})
-        assert EWMA().fit(train.X, y).half_life_.tolist() == [half_life] * 2
-
-
-def test_ewma_answers_without_a_single_label(train: Any) -> None:
-    member = EWMA().fit(train.X, train.y * np.nan)
-    assert np.isfinite(member.predict(train.X).to_numpy()).all()
-    assert (member.residuals_ == 0).all()
