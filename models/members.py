@@ -12,7 +12,7 @@ fold are fitted on the same ``TrainingRows`` by ``learn``, so that what they hav
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
+from models.explanation import since_usual
 from models.training_rows import TrainingRows, evenly, places
 
 __all__ = ["Member", "require"]
@@ -78,6 +79,22 @@ class Member(BaseEstimator):  # type: ignore[misc]
             shift = np.interp(levels, QUANTILE_GRID, self.residuals_[:, j])
             out[h] = pd.DataFrame(np.exp(log_mean[:, [j]] + shift), index=X.index, columns=list(levels))
         return out
+
+    def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, npt.NDArray[np.float64]]:
+        """``ln E[V]`` as a sum: term to its values (n_rows, n_horizons), which add up to ``predict_log`` to rounding.
+
+        ``families``: the family of each feature, by which features are summed. The first term is the usual variance of the
+        last month; a member without a finer split adds the season ahead and what it says beyond both.
+        """
+        season = require(X, [f"log_season_ahead_{h}h" for h in self.horizons_], "any")
+        return since_usual(self._predict_log(X), require(X, ["log_rv_720h"], "any")[:, 0], season, self.horizons_)
+
+    def follow(self, X: pd.DataFrame) -> None:
+        """Take in rows that come after all rows seen so far, so that the next forecast goes on from there.
+
+        For members that remember: forecasts of rows in one piece are, to the bit, those of the pieces with ``follow`` between
+        them. A member whose rows are independent has nothing to do.
+        """
 
     @abstractmethod
     def _learn(self, past: TrainingRows) -> None:

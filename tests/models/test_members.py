@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,9 @@ def test_rows_without_labels_do_not_enter_a_fit(kind: str, fitted: Made, fresh: 
     assert differs  # the purge itself did change the fit
 
 
-@pytest.mark.parametrize("kind", ["har", "har_seasonal", "har_x", "lightgbm", "lightgbm_gamma"])
+@pytest.mark.parametrize(
+    "kind", ["har", "har_seasonal", "harq", "har_wls", "har_threshold", "har_x", "lightgbm", "lightgbm_gamma"]
+)
 def test_rows_without_weight_do_not_enter_a_fit(kind: str, fresh: Made, train: Any, later: Any) -> None:
     weight = np.where(train.X.groupby(level="symbol").cumcount() < 1500, 1.0, 0.0)
     wrong = train.y.mul(np.where(weight > 0, 1.0, 7.0), axis=0)
@@ -138,10 +141,28 @@ def test_rows_without_weight_do_not_enter_a_fit(kind: str, fresh: Made, train: A
     assert not made.equals(fresh(kind).fit(train.X, train.y).predict(later.X))
 
 
-@pytest.mark.parametrize("kind", FILTERS)
-def test_labels_do_not_enter_a_filter(kind: str, fitted: Made, fresh: Made, train: Any, later: Any) -> None:
+@pytest.mark.parametrize("kind", ["garch", "gjr", "garch_x", "heavy_x"])
+def test_the_scale_of_labels_is_the_scale_of_a_filters_forecasts(
+    kind: str, fitted: Made, fresh: Made, train: Any, later: Any
+) -> None:
     other = fresh(kind).fit(train.X, train.y * 5)
-    same(other.predict(later.X), fitted(kind).predict(later.X))
+    np.testing.assert_allclose(other.predict(later.X), 5.0 * fitted(kind).predict(later.X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_following_the_rows_in_pieces_changes_no_bit(kind: str, fitted: Made, fresh: Made, later: Any) -> None:
+    """Hour by hour, then in pieces of any length, with a silent stretch, a symbol that comes late, and a new one."""
+    X = later.X.drop(later.X.loc[["BBBUSDT"]].index[40:75]).drop(later.X.loc[["CCCUSDT"]].index[:30])
+    X = pd.concat([X, later.X.loc[["AAAUSDT"]].iloc[20:].rename(index={"AAAUSDT": "NEWUSDT"}, level="symbol")])
+    whole = fitted(kind).predict_log(X)
+    live = fresh(kind).restore(fitted(kind).state())
+    origins = X.index.get_level_values("origin")
+    hours = origins.unique().sort_values()
+    for start, stop in pairwise([*hours[[*range(90), 100, 171, 300]], hours[-1] + pd.Timedelta(hours=1)]):
+        piece = X[(origins >= start) & (origins < stop)]
+        same(live.predict_log(piece), whole.loc[piece.index])
+        live.follow(piece)
+        live = fresh(kind).restore(live.state())
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -193,7 +214,9 @@ def test_pooled_members_do_not_know_names(kind: str, fitted: Made, fresh: Made, 
     np.testing.assert_array_equal(other.to_numpy(), fitted(kind).predict(later.X).to_numpy())
 
 
-@pytest.mark.parametrize("kind", ["ewma", "har", "har_seasonal", "garch", "gjr"])
+@pytest.mark.parametrize(
+    "kind", ["ewma", "ewma_seasonal", "har", "har_seasonal", "harq", "har_wls", "har_threshold", "garch", "gjr"]
+)
 def test_variance_scales_with_the_square_of_returns(
     kind: str, fitted: Made, fresh: Made, train: Any, later: Any
 ) -> None:
