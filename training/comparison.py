@@ -7,29 +7,34 @@ symbols together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
+from scipy.special import chdtrc, stdtr
 
 from features.errors import DataInvalid
+from models.screening import BLOCK_DAYS, SEED, model_confidence_set
 
 __all__ = [
     "BLOCK_DAYS",
+    "SEED",
     "DieboldMariano",
     "Gain",
+    "GiacominiWhite",
+    "day_weights",
     "diebold_mariano",
+    "difference",
     "gain",
+    "giacomini_white",
     "model_confidence_set",
     "newey_west_lags",
 ]
 
 FloatArray = npt.NDArray[np.float64]
 
-BLOCK_DAYS: Final = 10
-"""Mean length of the blocks of every stationary bootstrap, in days."""
-_SEED: Final = 20230701
 _MINIMUM_LAGS: Final = 48
 
 
@@ -42,13 +47,22 @@ class DieboldMariano(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Share of the opponent's loss that the model saves, its interval, and the symbols where it is better."""
+    """What the model saves of the opponent's loss, its interval, and the symbols where it is better."""
 
     value: float
     low: float
     high: float
     better: int
     symbols: int
+
+
+class GiacominiWhite(NamedTuple):
+    """Wald statistic, its p-value, the number of hours, and the t statistic of every instrument (nan: never active)."""
+
+    statistic: float
+    p_value: float
+    n: int
+    t: tuple[float, ...]
 
 
 def newey_west_lags(horizon: int) -> int:
@@ -75,41 +89,55 @@ def diebold_mariano(loss_a: Any, loss_b: Any, horizon: int, lags: int | None = N
     difference = a - b
     if not difference.any():
         return DieboldMariano(0.0, 1.0, n)
-    variance_of_mean = _newey_west(difference, lags) / n
+    variance_of_mean = float(_long_run_covariance(difference[:, None], lags)[0, 0]) / n
     small_sample = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     statistic = float(difference.mean() / np.sqrt(variance_of_mean) * np.sqrt(small_sample))
     return DieboldMariano(statistic, float(2.0 * stdtr(n - 1, -abs(statistic))), n)
 
 
-def model_confidence_set(
-    losses: Any, block: int, *, size: float = 0.10, reps: int = 500, seed: int = _SEED
-) -> npt.NDArray[np.bool_]:
-    """Which models (columns of rows × models, in order of time) the data cannot tell from the best one.
+def giacomini_white(
+    loss_a: Any, loss_b: Any, instruments: Any, horizon: int, lags: int | None = None
+) -> GiacominiWhite:
+    """Equal conditional predictive ability given what was known at the origin (Giacomini and White 2006).
 
-    Hansen, Lunde and Nason (2011), range statistic, stationary bootstrap with blocks of
-    ``block`` rows on average.    Models with identical losses stand or fall together.
+    The mean of ``instrument x (loss_a - loss_b)`` is zero for every instrument; χ² with as many degrees. Products are
+    averaged over the symbols of each hour before their Newey-West covariance is taken, so that symbols that move together
+    count once (Driscoll and Kraay 1998). With a constant alone the statistic is the square of Diebold and Mariano's.
+
+    Args:
+        loss_a: symbols × hours, in order of time; null where a row is not compared.
+        loss_b: likewise.
+        instruments: instruments × symbols × hours, known at the origin; rows with a null do not count.
+        horizon: hours; overlapping rows are dependent over it.
+        lags: of the covariance (default: three horizons, at least 48).
 
     Raises:
-        DataInvalid: for nulls or fewer than two blocks of rows.
+        DataInvalid: for shapes that do not match, or no more hours than lags.
     """
-    table = np.asarray(losses, dtype=np.float64)
-    if table.ndim != 2 or not np.isfinite(table).all():
-        raise DataInvalid("losses must be rows × models without nulls; keep the rows that every model forecast")
-    if len(table) < 2 * block:
-        raise DataInvalid(f"{len(table)} rows are too few for blocks of {block}; use a longer window")
-    distinct, column = np.unique(table, axis=1, return_inverse=True)
-    if distinct.shape[1] == 1:
-        return np.ones(table.shape[1], dtype=np.bool_)
-    from arch.bootstrap import MCS
-
-    test = MCS(distinct, size=size, method="R", block_size=block, reps=reps, seed=seed)
-    test.compute()
-    inside = np.isin(np.arange(distinct.shape[1]), np.asarray(test.included))
-    return np.asarray(inside[column.reshape(-1)])
+    difference = np.asarray(loss_a, dtype=np.float64) - np.asarray(loss_b, dtype=np.float64)
+    given = np.asarray(instruments, dtype=np.float64)
+    if difference.ndim != 2 or given.ndim != 3 or given.shape[1:] != difference.shape:
+        raise DataInvalid(f"instruments {given.shape} for losses {difference.shape}: pass q × symbols × hours")
+    lags = newey_west_lags(horizon) if lags is None else lags
+    known = np.isfinite(difference) & np.isfinite(given).all(axis=0)
+    count = known.sum(axis=0)
+    n = int((count > 0).sum())
+    if n <= max(lags, 2 * horizon):
+        raise DataInvalid(f"{n} hours are too few for {lags} lags at horizon {horizon}; use a longer window")
+    product = np.where(known, given * difference, 0.0).sum(axis=1)[:, count > 0] / count[count > 0]
+    active = product.any(axis=1)
+    t = np.full(len(given), np.nan)
+    if not active.any():
+        return GiacominiWhite(0.0, 1.0, n, tuple(t.tolist()))
+    mean = product[active].mean(axis=1)
+    covariance = _long_run_covariance(product[active].T, lags) / n
+    t[active] = mean / np.sqrt(np.diag(covariance))
+    statistic = float(mean @ np.linalg.solve(covariance, mean))
+    return GiacominiWhite(statistic, float(chdtrc(int(active.sum()), statistic)), n, tuple(t.tolist()))
 
 
 def gain(
-    loss_model: Any, loss_opponent: Any, day: Any, *, level: float = 0.90, reps: int = 1000, seed: int = _SEED
+    loss_model: Any, loss_opponent: Any, day: Any, *, level: float = 0.90, reps: int = 1000, seed: int = SEED
 ) -> Gain:
     """``1 - mean_i(loss of the model) / mean_i(loss of the opponent)``, symbols i with equal weight.
 
@@ -120,12 +148,31 @@ def gain(
         loss_opponent: likewise. Rows count where both have a loss, symbols where any row counts.
         day: the rows' day numbers, ascending.
         level: coverage of the interval.
-        reps: bootstrap draws.
+        reps: bootstrap draws; with none there is no interval, low and high are nan.
         seed: of the bootstrap.
 
     Returns:
         The gain with its percentile interval; all nan where no row counts.
     """
+    return _compared(loss_model, loss_opponent, day, lambda own, other: 1.0 - own / other, level, reps, seed)
+
+
+def difference(
+    loss_model: Any, loss_opponent: Any, day: Any, *, level: float = 0.90, reps: int = 1000, seed: int = SEED
+) -> Gain:
+    """``mean_i(loss of the opponent) - mean_i(loss of the model)``, for losses whose zero means nothing; see ``gain``."""
+    return _compared(loss_model, loss_opponent, day, lambda own, other: other - own, level, reps, seed)
+
+
+def _compared(
+    loss_model: Any,
+    loss_opponent: Any,
+    day: Any,
+    told: Callable[[FloatArray, FloatArray], FloatArray],
+    level: float,
+    reps: int,
+    seed: int,
+) -> Gain:
     first, second = np.asarray(loss_model, dtype=np.float64), np.asarray(loss_opponent, dtype=np.float64)
     both = np.isfinite(first) & np.isfinite(second)
     compared = both.any(axis=1)
@@ -138,34 +185,42 @@ def gain(
     observed = counts.any(axis=0)
     sums, counts = sums[:, :, observed], counts[:, observed]
     means = sums.sum(axis=2) / counts.sum(axis=1)
-    draws = _gains(sums, counts, _day_weights(counts.shape[1], reps, seed))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    value = float(1.0 - means[0].mean() / means[1].mean())
+    low = high = float("nan")
+    if reps:
+        draws = told(*_drawn_means(sums, counts, day_weights(counts.shape[1], reps, seed)))
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    value = float(told(*means.mean(axis=1)))
     return Gain(value, float(low), float(high), int((means[0] < means[1]).sum()), int(compared.sum()))
 
 
-def _day_weights(days: int, reps: int, seed: int) -> FloatArray:
+@lru_cache(maxsize=4)
+def day_weights(days: int, reps: int, seed: int, block: int = BLOCK_DAYS) -> FloatArray:
     """How often every day occurs in each bootstrap sample (reps × days)."""
     from arch.bootstrap import StationaryBootstrap
 
-    resampled = StationaryBootstrap(min(BLOCK_DAYS, days), np.arange(days), seed=seed).bootstrap(reps)
-    return np.stack([np.bincount(data[0][0], minlength=days) for data in resampled]).astype(np.float64)
+    resampled = StationaryBootstrap(min(block, days), np.arange(days), seed=seed).bootstrap(reps)
+    weights = np.stack([np.bincount(data[0][0], minlength=days) for data in resampled]).astype(np.float64)
+    weights.flags.writeable = False  # the next caller gets the same array
+    return weights
 
 
-def _gains(sums: FloatArray, counts: FloatArray, weights: FloatArray) -> FloatArray:
+def _drawn_means(sums: FloatArray, counts: FloatArray, weights: FloatArray) -> FloatArray:
+    """Mean losses of both models in every draw, 2 × reps."""
     # einsum, not a BLAS product: printed figures stay the same from machine to machine.
     totals = np.einsum("rd,msd->mrs", weights, sums)
     rows = np.einsum("rd,sd->rs", weights, counts)
     # A recently listed symbol may be absent from a draw; it then has no mean to weigh in.
     present = rows > 0
     means = np.divide(totals, rows, out=np.zeros_like(totals), where=present).sum(axis=2)
-    return np.asarray(1.0 - means[0] / means[1])
+    return np.asarray(means / present.sum(axis=1))
 
 
-def _newey_west(series: FloatArray, lags: int) -> float:
-    centred = series - series.mean()
+def _long_run_covariance(series: FloatArray, lags: int) -> FloatArray:
+    """Newey and West's (1987) long-run covariance of rows × variables, with Bartlett weights."""
+    centred = series - series.mean(axis=0)
     n = len(series)
-    total = float((centred * centred).sum())
+    total = np.einsum("ti,tj->ij", centred, centred)
     for lag in range(1, lags + 1):
-        total += 2.0 * (1.0 - lag / (lags + 1)) * float((centred[lag:] * centred[:-lag]).sum())
-    return total / n
+        cross = np.einsum("ti,tj->ij", centred[lag:], centred[:-lag])
+        total += (1.0 - lag / (lags + 1)) * (cross + cross.T)
+    return np.asarray(total / n)

@@ -1,4 +1,8 @@
-"""What a reader needs beside the scores: gains with intervals, shock days, coverage, pooled calibration."""
+"""What a reader needs beside the scores: gains with intervals, where they live, and what every claim is worth.
+
+Gains and shock days, coverage, pooled calibration; tests of equal ability with everything claimed and tried counted; strata;
+back-tests by symbol-year; reliability of probabilities; alarms.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.errors import DataInvalid
 from models.base import ENSEMBLE
-from training import losses
+from training import alarms, losses
+from training.claims import equal_ability, superiority
 from training.comparison import diebold_mariano, gain, newey_west_lags
+from training.multiplicity import holm
+from training.reliability import reliability
+from training.risk import back_tests, filtered_comparison, stack
 from training.sample import Sample, samples, scored
 from training.scorecard import nullable
+from training.strata import gains_by_stratum
 
-__all__ = ["OPPONENTS", "diagnose", "diagnostics", "headline", "joined"]
+__all__ = ["OPPONENTS", "REFERENCE", "diagnose", "diagnostics", "headline", "joined"]
 
 FloatArray = npt.NDArray[np.float64]
 
 OPPONENTS: Final = ("har_seasonal", "garch", "har", "ewma")
+REFERENCE: Final = "har_seasonal"
+"""The classical model that claims are made against."""
+_STRESS: Final = ("p_stress", "p_crisis")
+_BY_MODEL: Final = ("coverage", "pooled")
+_LISTS: Final = (
+    *("coverage", "gains", "pooled", "tests", "superiority", "strata"),
+    *("risk", "shortfall", "reliability", "alarm_curves", "alarm_points"),
+)
 _GAIN_COLUMNS: Final = (
     "horizon_hours",
     "opponent",
@@ -63,39 +81,109 @@ def diagnostics(
     end: pd.Timestamp | str,
     model: str = ENSEMBLE,
     opponents: Sequence[str] = OPPONENTS,
+    tried: int = 1,
 ) -> dict[str, Any]:
     """What a reader needs beside the scores, ready for ``to_json_bytes``.
+
+    ``tried``: configurations that were ever scored, this one among them; claims are deflated by it.
 
     Returns:
         ``shock_days`` (per horizon, the UTC days that ``qlike_x`` leaves out), ``coverage`` (per model and
         horizon: origins with a complete target, how many of them it forecast, and how many were scored),
-        ``gains`` (the rows of ``headline``) and ``pooled`` (hits and calibration error over all symbols).
+        ``gains`` (the rows of ``headline``), ``pooled`` (hits and calibration error over all symbols), ``tests`` (of equal
+        ability, per opponent), ``superiority`` (over all models at once), ``strata``, ``risk`` and ``shortfall`` (see
+        ``training.risk``), ``reliability``, ``alarm_curves`` and ``alarm_points`` (of 24 h, see ``training.alarms``).
     """
-    return joined(diagnose(sample, model, opponents) for sample in samples(forecasts, realised, start, end))
+    found = samples(forecasts, realised, start, end)
+    return joined(diagnose(sample, model, opponents, realised, tried) for sample in found)
 
 
-def diagnose(sample: Sample, model: str = ENSEMBLE, opponents: Sequence[str] = OPPONENTS) -> dict[str, Any]:
-    """What ``diagnostics`` tells of one horizon."""
+def diagnose(
+    sample: Sample,
+    model: str = ENSEMBLE,
+    opponents: Sequence[str] = OPPONENTS,
+    realised: pd.DataFrame | None = None,
+    tried: int = 1,
+) -> dict[str, Any]:
+    """What ``diagnostics`` tells of one horizon.
+
+    ``realised``: of all horizons, with ``regime_now``; without it nothing is told by regime at the origin, and no alarms.
+    """
     days = np.unique(sample.days[sample.shocked])
-    keys = [{"model": name, "horizon_hours": sample.horizon} for name in sample.models]
-    return {
+    hours = {"horizon_hours": sample.horizon}
+    keys = [{"model": name} | hours for name in sample.models]
+    now = None if realised is None else _grid(realised, sample, sample.horizon, "regime_now")
+    rivals = [name for name in opponents if name in sample.models] if model in sample.models else []
+    told: dict[str, Any] = {
         "shock_days": {str(sample.horizon): [str(np.datetime64(int(day), "D")) for day in days]},
         "coverage": [key | _coverage(sample, m) for m, key in enumerate(keys)],
         "gains": list(_gains(sample, model, opponents)),
         "pooled": [key | _pooled(sample, m) for m, key in enumerate(keys)],
+        "tests": [hours | equal_ability(sample, model, name, now, tried) for name in rivals],
+        "superiority": [hours | row for row in superiority(sample, (REFERENCE, model), tried)],
+        "strata": [],
+        "risk": [key | row for m, key in enumerate(keys) for row in back_tests(sample, m)],
+        "shortfall": [],
+        "reliability": [key | row for m, key in enumerate(keys) for row in _reliability(sample, m, (model, REFERENCE))],
+        "alarm_curves": [],
+        "alarm_points": [],
     }
+    if REFERENCE in rivals:
+        rows = gains_by_stratum(sample, model, REFERENCE, now)
+        told["strata"] = [hours | {"opponent": REFERENCE} | row for row in rows]
+    if model in sample.models and "gjr" in sample.models:
+        told["shortfall"] = [{"model": model} | hours | row for row in filtered_comparison(sample, model)]
+    if realised is not None and now is not None and sample.horizon == alarms.HOURS:
+        names = [name for name in (model, REFERENCE, "har") if name in sample.models]
+        p = {name: _probability(sample, sample.models.index(name), _STRESS) for name in names}
+        told |= alarms.alarm_tables(p, now, _grid(realised, sample, 1, "variance"))
+    return told
 
 
 def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What ``diagnose`` told of several horizons, as one document."""
-    found: dict[str, Any] = {"shock_days": {}, "coverage": [], "gains": [], "pooled": []}
+    """What ``diagnose`` told of several horizons, as one document; its claims are one family."""
+    found: dict[str, Any] = {"shock_days": {}, **{name: [] for name in _LISTS}}
     for part in parts:
         found["shock_days"] |= part["shock_days"]
-        for name in ("coverage", "gains", "pooled"):
+        for name in _LISTS:
             found[name] += part[name]
-    for name in ("coverage", "pooled"):
+    for name in _BY_MODEL:
         found[name].sort(key=lambda row: (row["model"], row["horizon_hours"]))
+    p_values = [float("nan") if row["dm_p"] is None else row["dm_p"] for row in found["tests"]]
+    adjusted = map(nullable, holm(p_values))
+    found["tests"] = [row | {"holm_p": p} for row, p in zip(found["tests"], adjusted, strict=True)]
     return found
+
+
+def _grid(realised: pd.DataFrame, sample: Sample, horizon: int, name: str) -> FloatArray:
+    """A column of ``realised`` on the sample's grid; null where it has no row."""
+    if name not in realised:
+        raise DataInvalid(f"realised has no column {name}; pass all that features.targets.realised gives")
+    chosen = realised.loc[realised.index.get_level_values("horizon_hours") == horizon, name]
+    symbol = pd.Index(sample.symbols).get_indexer(chosen.index.get_level_values("symbol"))
+    origins = pd.DatetimeIndex(chosen.index.get_level_values("origin")).as_unit("us").asi8
+    hour = origins // 3_600_000_000 - sample.hours[0]
+    inside = (symbol >= 0) & (hour >= 0) & (hour < len(sample.hours))
+    out = np.full((len(sample.symbols), len(sample.hours)), np.nan)
+    out[symbol[inside], hour[inside]] = chosen.to_numpy(dtype=np.float64)[inside]
+    return out
+
+
+def _reliability(sample: Sample, m: int, chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Curves of stress and of onset, over all symbols, of the models ``chosen``."""
+    if sample.models[m] not in chosen:
+        return
+    for outcome, names in (("stress", _STRESS), ("onset", ("p_onset",))):
+        p = _probability(sample, m, names)
+        came = sample.truth[outcome]
+        known = np.isfinite(p) & np.isfinite(came)
+        if known.any():
+            curve = reliability(p[known], came[known], np.broadcast_to(sample.days, p.shape)[known])
+            yield {"outcome": outcome} | {name: values.tolist() for name, values in vars(curve).items()}
+
+
+def _probability(sample: Sample, m: int, names: Sequence[str]) -> FloatArray:
+    return np.asarray(np.sum([stack(sample, m, name) for name in names], axis=0))
 
 
 def _gains(sample: Sample, model: str, opponents: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ __all__ = [
     "brier",
     "coverage",
     "crps_log",
+    "crps_log_terms",
     "ece",
     "fz0",
     "fz0_terms",
@@ -70,10 +71,15 @@ def pinball(realised: Any, quantile: Any, level: float) -> float:
 
 def crps_log(realised: Any, quantiles: Any) -> float:
     """CRPS of ln V from its five quantiles (rows × the columns of VARIANCE_LEVELS), in nats."""
+    return float(crps_log_terms(realised, quantiles).mean())
+
+
+def crps_log_terms(realised: Any, quantiles: Any) -> FloatArray:
+    """CRPS of ln V of every row; see ``crps_log``."""
     y, q = _rows(realised=realised, quantiles=quantiles)
     q = _table("quantiles", q, len(_VARIANCE_LEVELS))
     error = np.log(_positive("realised", y))[:, None] - np.log(_positive("quantiles", q))
-    return float((2.0 * (_tilted(error, _VARIANCE_LEVELS) * CRPS_WEIGHTS).sum(axis=1)).mean())
+    return np.asarray(2.0 * (_tilted(error, _VARIANCE_LEVELS) * CRPS_WEIGHTS).sum(axis=1))
 
 
 def pinball_ret(returns: Any, quantiles: Any, variance: Any) -> float:

@@ -41,6 +41,7 @@ SCORED_COLUMNS: Final = (
     "variance",
     *VARIANCE_LEVELS,
     *RETURN_LEVELS,
+    "ret_es010",
     "ret_es025",
     *PROBABILITIES,
     "p_onset",

@@ -1,4 +1,4 @@
-"""Figures over models and probabilities: gains, reliability, loss by month, importance."""
+"""Figures over models: gains, and where they live, loss by month, importance."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 
 from forecaster.report.canvas import COLOURS, INK, MUTED, model_colour
-from forecaster.report.evidence import BINS, REFERENCE, Horizon, Reliability
+from forecaster.report.evidence import REFERENCE, Horizon
 from models.base import ENSEMBLE
 
-__all__ = ["gains", "importances", "loss_by_month", "reliability"]
+__all__ = ["gains", "hours_of_day", "importances", "loss_by_month", "strata"]
 
 _OWN: Final = COLOURS["ensemble"][0]
 _FULL_SHADE: Final = 0.25
@@ -45,28 +44,48 @@ def gains(figure: Figure, rows: Sequence[Mapping[str, Any]], floors: Mapping[tup
                 axes.plot([100 * floor] * 2, [y - 0.3, y + 0.3], color=INK, lw=1.2)
         axes.set_title(f"{hours} h ahead")
         axes.set_xlabel("% lower QLIKE than the opponent's")
-        axes.grid(axis="x")
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
+        _across(axes)
     grid[0].set_yticks(range(len(opponents)), opponents)
     grid[0].set_ylim(len(opponents) - 0.5, -0.5)
 
 
-def reliability(figure: Figure, evidence: Sequence[Horizon]) -> None:
-    """Observed frequency over forecast probability with the rows per bin beneath: stress, then onset."""
-    grid = figure.subplots(4, len(evidence), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 0.8, 3, 0.8])
-    for k, horizon in enumerate(evidence):
-        for top, name, curves in ((0, "stress or crisis", horizon.stress), (2, "onset", horizon.onset)):
-            _curves(grid[top][k], curves)
-            grid[top][k].set_title(f"{name}, {horizon.hours} h ahead")
-            _counts(grid[top + 1][k], curves.get(ENSEMBLE))
-        grid[3][k].set_xlabel("forecast probability")
-    for top in (0, 2):
-        grid[top][0].set_ylabel("observed frequency")
-        grid[top + 1][0].set_ylabel("rows")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+def strata(figure: Figure, rows: Sequence[Sequence[Mapping[str, Any] | None]], labels: Sequence[str]) -> None:
+    """Gain of the ensemble in every stratum with its interval, one panel per horizon; rows follow the labels."""
+    grid = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
+    for axes, column in zip(grid, rows, strict=True):
+        axes.axvline(0, color=MUTED, lw=0.8)
+        known = [row for row in column if row is not None]
+        for y, row in enumerate(column):
+            if row is None or row["gain"] is None:
+                continue
+            if row["low"] is not None:
+                axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=_OWN, lw=1.8, alpha=0.55)
+            lost = row["gain"] < 0
+            axes.plot(100 * row["gain"], y, "o", ms=4, color=COLOURS["missed"][0] if lost else _OWN)
+        if known:
+            axes.set_title(f"{known[0]['horizon_hours']} h ahead")
+            axes.axvline(100 * known[0]["gain"], color=_OWN, lw=0.8, ls=(0, (2, 3)))
+        axes.set_xlabel("% lower QLIKE")
+        _across(axes)
+    grid[0].set_yticks(range(len(labels)), labels)
+    grid[0].set_ylim(len(labels) - 0.4, -0.6)
+
+
+def hours_of_day(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Gain by the hour of the origin, one panel per horizon."""
+    horizons = sorted({row["horizon_hours"] for row in rows})
+    grid = figure.subplots(1, len(horizons), sharey=True, squeeze=False)[0]
+    for axes, hours in zip(grid, horizons, strict=True):
+        chosen = [row for row in rows if row["horizon_hours"] == hours and row["gain"] is not None]
+        x = [int(row["value"][:2]) for row in chosen]
+        axes.axhline(0, color=MUTED, lw=0.8)
+        bounds = [
+            [100 * (row[name] if row[name] is not None else row["gain"]) for row in chosen] for name in ("low", "high")
+        ]
+        axes.fill_between(x, *bounds, color=_OWN, alpha=0.2, lw=0)
+        axes.plot(x, [100 * row["gain"] for row in chosen], color=_OWN, lw=1.3)
+        axes.set(title=f"{hours} h ahead", xlabel="hour of the origin (UTC)", xlim=(0, 23), xticks=[0, 6, 12, 18, 23])
+    grid[0].set_ylabel("% lower QLIKE")
 
 
 def loss_by_month(figure: Figure, evidence: Sequence[Horizon]) -> None:
@@ -78,7 +97,7 @@ def loss_by_month(figure: Figure, evidence: Sequence[Horizon]) -> None:
 
 
 def importances(figure: Figure, importance: pd.DataFrame, most: int) -> None:
-    """The features with the largest share of the gain, per horizon."""
+    """The features that move the forecast most, per horizon."""
     grid = figure.subplots(1, importance.shape[1], squeeze=False)[0]
     for axes, column in zip(grid, importance.columns, strict=True):
         values = 100 * importance[column].dropna().sort_values(ascending=False, kind="stable").head(most)
@@ -86,48 +105,15 @@ def importances(figure: Figure, importance: pd.DataFrame, most: int) -> None:
         axes.set_yticks(range(len(values)), [str(name) for name in values.index])
         axes.set_ylim(most - 0.4, -0.6)
         axes.set_title(f"{column} h ahead")
-        axes.set_xlabel("% of gain")
-        axes.grid(axis="x")
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("% of the variance forecast")
+        _across(axes)
 
 
-def _curves(axes: Axes, curves: Mapping[str, Reliability]) -> None:
-    axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (3, 3)))
-    for model, curve in sorted(curves.items(), reverse=True):
-        own = model == ENSEMBLE
-        colour = model_colour(model, curves)
-        if own:
-            axes.fill_between(curve.forecast, curve.low, curve.high, color=colour, alpha=0.2, lw=0)
-        axes.plot(
-            curve.forecast,
-            curve.observed,
-            color=colour,
-            lw=1.4 if own else 1.0,
-            marker="o",
-            ms=4 if own else 3,
-            label=f"{model}, with 90 % band" if own else model,
-        )
-    if not curves:
-        axes.text(0.5, 0.5, "no forecast to judge", ha="center", va="center", color=MUTED)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-
-
-def _counts(axes: Axes, curve: Reliability | None) -> None:
-    if curve is not None:
-        centres = (np.minimum((curve.forecast * BINS).astype(int), BINS - 1) + 0.5) / BINS
-        axes.bar(centres, curve.count, width=0.9 / BINS, color=_OWN, alpha=0.45)
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=1)
-        axes.yaxis.set_major_formatter(FuncFormatter(_short_count))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-
-
-def _short_count(value: float, _: Any) -> str:
-    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
+def _across(axes: Axes) -> None:
+    """Values run across: lines down the page, no axis at the left."""
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
 
 
 def _heat_map(axes: Axes, horizon: Horizon) -> None:

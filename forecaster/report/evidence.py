@@ -11,13 +11,12 @@ import pandas as pd
 
 from features.errors import DataInvalid
 from models.base import ENSEMBLE, EXCURSION_COLUMNS, PROBABILITIES, REGIMES
+from training.diagnostics import REFERENCE
 from training.sample import Sample, samples
 
 __all__ = [
-    "BINS",
     "REFERENCE",
     "Horizon",
-    "Reliability",
     "annualised",
     "excursion_hits",
     "gather",
@@ -27,27 +26,8 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-REFERENCE: Final = "har_seasonal"
-"""The classical model that claims are made against."""
-BINS: Final = 10
-_BLOCK_DAYS: Final = 10
-_DRAWS: Final = 500
 _MOST_POINTS: Final = 800
 _STEPS: Final = (1, 4, 12, 24, 168)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Forecast probability and observed frequency per occupied bin of width 0.1, with a 90 % band.
-
-    The band resamples blocks of ten days, all symbols together.
-    """
-
-    forecast: FloatArray
-    observed: FloatArray
-    low: FloatArray
-    high: FloatArray
-    count: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,9 +51,6 @@ class Horizon:
     months: tuple[str, ...]
     monthly: FloatArray
     """Models × months: QLIKE, symbols with equal weight."""
-    stress: dict[str, Reliability]
-    """By model."""
-    onset: dict[str, Reliability]
 
 
 def gather(
@@ -182,8 +159,6 @@ def _horizon(sample: Sample) -> Horizon:
         regimes_forecast=grouped_mean(probabilities, starts),
         months=tuple(str(month) for month in months),
         monthly=_mean_over_symbols(grouped_mean(sample.qlike, month_starts)),
-        stress=_reliabilities(sample, "stress", PROBABILITIES[2:]),
-        onset=_reliabilities(sample, "onset", ("p_onset",)),
     )
 
 
@@ -206,37 +181,3 @@ def _mean_over_symbols(values: FloatArray) -> FloatArray:
 
 def _ratio(total: FloatArray, count: FloatArray) -> FloatArray:
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
-def _reliabilities(sample: Sample, outcome: str, columns: tuple[str, ...]) -> dict[str, Reliability]:
-    """Of the ensemble and of the reference, where they forecast it."""
-    blocks = sample.days // _BLOCK_DAYS - sample.days[0] // _BLOCK_DAYS
-    found: dict[str, Reliability] = {}
-    for model in (ENSEMBLE, REFERENCE):
-        if model in sample.models:
-            at = sample.models.index(model)
-            p = np.sum([_stack(sample, at, name) for name in columns], axis=0)
-            o = sample.truth[outcome]
-            known = ~np.isnan(p) & ~np.isnan(o)
-            if known.any():
-                found[model] = _reliability(p[known], o[known], np.broadcast_to(blocks, p.shape)[known])
-    return found
-
-
-def _reliability(p: FloatArray, o: FloatArray, block: npt.NDArray[np.int64]) -> Reliability:
-    of_bin = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-    blocks = int(block.max()) + 1
-    cell = block * BINS + of_bin
-
-    def per_block(weights: FloatArray | None = None) -> FloatArray:
-        return np.bincount(cell, weights, blocks * BINS).astype(np.float64).reshape(blocks, BINS)
-
-    n, sum_p, sum_o = per_block(), per_block(p), per_block(o)
-    occupied = n.sum(axis=0) > 0
-    n, sum_p, sum_o = n[:, occupied], sum_p[:, occupied], sum_o[:, occupied]
-    drawn = np.random.default_rng(20230701).integers(blocks, size=(_DRAWS, blocks))
-    weights = np.stack([np.bincount(row, minlength=blocks) for row in drawn]).astype(np.float64)
-    observed = _ratio(np.einsum("db,bk->dk", weights, sum_o), np.einsum("db,bk->dk", weights, n))
-    low, high = np.nanquantile(observed, [0.05, 0.95], axis=0)
-    count = n.sum(axis=0)
-    return Reliability(sum_p.sum(axis=0) / count, sum_o.sum(axis=0) / count, low, high, count.astype(np.int64))

@@ -15,7 +15,6 @@ from models.base import ENSEMBLE
 __all__ = ["GAIN_FLOORS", "Finding", "Numbers", "findings", "percent", "sentences"]
 
 HORIZONS: Final = (1, 4, 24)
-PASS: Final = 0.05
 GAIN_FLOORS: Final = {
     **{(REFERENCE, h): floor for h, floor in ((1, 0.04), (4, 0.04), (24, 0.04), (72, 0.0))},
     **{("garch", h): 0.12 for h in HORIZONS},
@@ -27,6 +26,17 @@ _STRESS: Final = {1: 0.295, 4: 0.315, 24: 0.295}
 _ONSET: Final = {1: 0.135, 4: 0.155, 24: 0.110}
 _SUSPECT: Final = {1: 0.15, 4: 0.20, 24: 0.25}
 _SUSPECT_ONSET: Final = 0.30
+_BACK_TESTS: Final = {
+    "kupiec": ("Kupiec, 1 % hits, p ≥ 0.05", 0.75),
+    "christoffersen": ("Christoffersen, 1 % hits, p ≥ 0.05", 0.75),
+    "dynamic_quantile": ("DQ, 1 % hits, p ≥ 0.05", 0.75),
+    "z2": ("Z2, 2.5 % shortfall, p ≥ 0.05", 0.80),
+    "esr": ("ESR, 2.5 % shortfall, p ≥ 0.05", 0.80),
+}
+_ENOUGH_TO_DOUBT: Final = 24
+"""Symbol-years of which a right model passes all three tests of hits everywhere in under one case of twenty: 0.88^24."""
+_ALARM_HOURS: Final = 24
+_ALARM_RATE: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,14 @@ class Numbers:
                 return found
         return None
 
+    def row(self, part: str, **key: Any) -> Mapping[str, Any] | None:
+        """The first row of a part of the diagnostics with these values; None where there is none."""
+        for row in self.diagnostics.get(part, ()):
+            if all(row[name] == value for name, value in key.items()):
+                found: Mapping[str, Any] = row
+                return found
+        return None
+
     def pooled(self, hours: int, field: str) -> float | None:
         """The ensemble's figure over the rows of all symbols."""
         for row in self.diagnostics.get("pooled", ()):
@@ -101,8 +119,8 @@ def sentences(numbers: Numbers, found: list[Finding]) -> Iterator[str]:
     if suspects := [str(h) for h in hours if _suspect(numbers, h)]:
         yield (
             f"Suspect: the gain at {', '.join(suspects)} h, or its onset skill, is larger than honest forecasts "
-            "have shown on real markets. Until a search for look-ahead is closed, take it for a leak or for a "
-            "market made to be predictable."
+            "have shown on real markets, or every back-test of its hits passed. Until a search for look-ahead is "
+            "closed, take it for a leak or for a market made to be predictable."
         )
     yield from (_gain_sentence(numbers, h) for h in hours)
     yield from _shock_sentences(numbers)
@@ -138,14 +156,38 @@ def _at(n: Numbers, horizon: Horizon) -> Iterator[Finding]:
         hit = n.pooled(hours, f"var_hit_{round(level * 1000):03d}")
         name = f"returns below their {level:.0%} quantile, pooled".replace("%", " %")
         yield _bounded(name, hours, hit, low, high, 2)
-    for test in ("kupiec", "christoffersen"):
-        passes = [float(p >= PASS) for p in n.by_symbol(hours, f"{test}_p_010")]
-        yield _passes(f"symbols that pass {test.title()}, 1 % hits, p ≥ 0.05", hours, passes, 0.75)
+    yield from _risk(n, hours)
     for side in ("long", "short"):
         rows = n.excursions.query("horizon_hours == @hours and side == @side")["share"].dropna()
         value = float(rows.iloc[0]) if len(rows) else None
         yield _bounded(f"{side} excursions beyond their 99.5 % quantile", hours, value, 0.0035, 0.0065, 2)
     yield _months(horizon)
+
+
+def _risk(n: Numbers, hours: int) -> Iterator[Finding]:
+    for test, (name, least) in _BACK_TESTS.items():
+        row = n.row("risk", model=ENSEMBLE, horizon_hours=hours, test=test)
+        check = f"symbol-years that pass {name}"
+        if row is None:
+            yield Finding(check, hours, "–", f"≥ {least:.0%}".replace("%", "\u00a0%"), "unknown")
+        else:
+            yield _count(check, hours, row["passed"], row["symbol_years"], least)
+    row = n.row("shortfall", model=ENSEMBLE, horizon_hours=hours, level=0.025)
+    saved = None if row is None else row["saved"]
+    yield _bounded("FZ0 saved against filtered simulation", hours, saved, low=0.0, signed=True)
+    row = n.row("strata", horizon_hours=hours, kind="onset", value="just begun")
+    yield _bounded(
+        "returns below their 1 % quantile where stress has just begun",
+        hours,
+        None if row is None else row["var_hit_010"],
+        high=0.03,
+        digits=2,
+    )
+    if hours == _ALARM_HOURS:
+        row = n.row("alarm_points", model=ENSEMBLE, event="trailing", rate=_ALARM_RATE)
+        told = row is not None and None not in (row["recall"], row["shifted_recall"])
+        above = row["recall"] - row["shifted_recall"] if row is not None and told else None
+        yield _bounded("events announced beyond chance, 15 false alarms a symbol-year", hours, above, signed=True)
 
 
 def _by_check(found: list[Finding], horizons: int) -> str:
@@ -267,4 +309,10 @@ def _suspect(n: Numbers, hours: int) -> bool:
     row, onset = n.gain(hours, REFERENCE), n.score(hours, "brier_skill_onset")
     limit = _SUSPECT.get(hours)
     too_good = row is not None and limit is not None and row["gain"] > limit
-    return too_good or (onset is not None and onset > _SUSPECT_ONSET)
+    return too_good or (onset is not None and onset > _SUSPECT_ONSET) or _all_passed(n, hours)
+
+
+def _all_passed(n: Numbers, hours: int) -> bool:
+    tests = ("kupiec", "christoffersen", "dynamic_quantile")
+    rows = [n.row("risk", model=ENSEMBLE, horizon_hours=hours, test=test) for test in tests]
+    return all(row is not None and row["symbol_years"] == row["passed"] >= _ENOUGH_TO_DOUBT for row in rows)

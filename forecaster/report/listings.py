@@ -50,7 +50,7 @@ def findings_table(found: Sequence[Finding]) -> str:
     horizons = sorted({f.hours for f in found})
     checks = list(dict.fromkeys(f.check for f in found))
     at = {(f.check, f.hours): f for f in found}
-    rows: list[Row] = [[check, *(_verdict(at[check, hours]) for hours in horizons)] for check in checks]
+    rows: list[Row] = [[check, *(_verdict(at.get((check, hours))) for hours in horizons)] for check in checks]
     head = ["", *(f"{hours} h ahead" for hours in horizons)]
     caption = "Figures of the ensemble beside the floors set for it; gains in brackets: 90 % interval"
     return table("findings", caption, head, rows)
@@ -174,7 +174,10 @@ def facts_list(facts: Mapping[str, Any], forecasts: pd.DataFrame) -> Iterator[tu
     yield "model files", str(forecasts["model_sha256"].nunique())
 
 
-def _verdict(found: Finding) -> Cell:
+def _verdict(found: Finding | None) -> Cell:
+    """A dash where a check has no meaning at a horizon."""
+    if found is None:
+        return Cell("–", None, "n")
     mark = _MARK[found.verdict]
     note = f"{found.floor}  {mark}" if found.floor else mark
     return Cell(found.figure, None, f"n {found.verdict}", note.strip())

@@ -39,6 +39,10 @@ _GLOSSARY: Final = (
         "p-values of right and independent 1 % hits, non-overlapping origins; a mean of p-values is no test",
     ),
     ("es_z2_025", "Acerbi and Szekely's Z2 of the 2.5 % shortfall; right is 0, below 0 risk was understated"),
+    ("DQ", "Engle and Manganelli's test that hits cannot be foreseen from earlier hits and the quantile"),
+    ("ESR", "Bayer and Dimitriadis' test that what returns leave beside their forecast shortfall has a shortfall of 0"),
+    ("FZ0", "loss of quantile and shortfall together; lower is better, a logarithm in the unit of the return"),
+    ("SPA", "Hansen's test whether the best of several models is better, its selection counted"),
     ("regime", "calm, normal, stress, crisis: V split at its own trailing 30, 90 and 97.5 % quantiles of two years"),
     ("brier_stress", "squared error of the probability of stress or crisis"),
     ("brier_skill", "share of the squared error of the trailing climatology that the forecast saves"),
@@ -73,7 +77,7 @@ def write(
         realised: targets indexed (symbol, origin, horizon_hours), as ``features.targets.realised`` makes them.
         scores: the document of ``training.scorecard.score``.
         diagnostics: the document of ``training.diagnostics.diagnostics``; parts may be absent.
-        importance: share of the gain, features × horizons; may be empty.
+        importance: standard deviation of each feature's effect on ``ln F``, features × horizons; may be empty.
         margins: comparison of policies, as ``forecaster.policy.compare`` makes it.
         schedule: margins in force: symbol, as_of, and im and mm as fractions of notional.
         facts: names and values printed under provenance, in their order; ``oracle`` (horizon -> name -> number)
@@ -92,10 +96,14 @@ def write(
     parts = (
         ("summary", "What held and what did not", sections.summary(numbers, facts)),
         ("volatility", "Volatility forecast against what came", sections.volatility(evidence, chosen)),
-        ("regimes", "Regimes", sections.regimes(evidence, chosen[0])),
+        ("regimes", "Regimes", sections.regimes(numbers, chosen[0])),
+        ("alarms", "Alarms of stress", sections.alarms(numbers)),
         ("scores", "Scores", sections.scores(numbers, forecasts)),
+        ("strata", "Where the gain lives", sections.strata(numbers)),
+        ("tests", "What the claims are worth", sections.tests(numbers)),
+        ("risk", "Value at risk and shortfall", sections.risk(numbers)),
         ("margin", "Margin against excursions", sections.margin(forecasts, realised, margins, schedule, chosen[0])),
-        ("features", "What the boosted trees used", sections.importance(importance)),
+        ("features", "What the boosted trees do", sections.importance(importance)),
         ("provenance", "Data and provenance", [definitions(listings.facts_list(facts, forecasts))]),
         ("glossary", "How to read the names", [definitions(_GLOSSARY)]),
     )

@@ -10,12 +10,13 @@ from typing import Any, Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forecaster.report import diagrams, figures, listings
+from forecaster.report import diagrams, figures, judgements, listings, probabilities
 from forecaster.report.canvas import inline_svg
 from forecaster.report.evidence import REFERENCE, Horizon, storm
 from forecaster.report.findings import GAIN_FLOORS, Numbers, findings, sentences
+from models.base import ENSEMBLE
 
-__all__ = ["importance", "margin", "regimes", "scores", "summary", "volatility"]
+__all__ = ["alarms", "importance", "margin", "regimes", "risk", "scores", "strata", "summary", "tests", "volatility"]
 
 MARGIN_HOURS: Final = 24
 STORM_DAYS: Final = 40
@@ -74,8 +75,9 @@ def volatility(evidence: Sequence[Horizon], examples: Sequence[str]) -> Iterator
     )
 
 
-def regimes(evidence: Sequence[Horizon], symbol: str) -> Iterator[str]:
+def regimes(numbers: Numbers, symbol: str) -> Iterator[str]:
     """Ribbons of one symbol, then the reliability of the probabilities over all symbols."""
+    evidence = numbers.evidence
     yield _figure(
         "ribbons",
         f"Regimes of {symbol} that came, and the probabilities forecast for them, per horizon",
@@ -84,11 +86,13 @@ def regimes(evidence: Sequence[Horizon], symbol: str) -> Iterator[str]:
         0.6 + 1.5 * len(evidence),
         lambda figure: figures.ribbons(figure, evidence, symbol),
     )
-    if not any(horizon.stress for horizon in evidence):
+    rows = numbers.diagnostics.get("reliability", ())
+    if not rows:
         yield _absent("No regime probability could be judged: none was forecast, or no regime is known yet.")
         return
-    missing = [f"{horizon.hours} h" for horizon in evidence if not horizon.onset]
-    if missing:
+    hours = [horizon.hours for horizon in evidence]
+    judged = {row["horizon_hours"] for row in rows if row["outcome"] == "onset"}
+    if missing := [f"{h} h" for h in hours if h not in judged]:
         yield _absent(f"Onset could not be judged at {', '.join(missing)}: no row has both forecast and outcome.")
     yield _figure(
         "reliability",
@@ -96,8 +100,94 @@ def regimes(evidence: Sequence[Horizon], symbol: str) -> Iterator[str]:
         "How often stress, or its onset, came, over the probability given to it; all symbols, bins of 10 points. "
         "On the dashed line they agree. Band: 90 %, from blocks of ten days. Bars: rows per bin (log scale).",
         6.4,
-        lambda figure: diagrams.reliability(figure, evidence),
+        lambda figure: probabilities.reliability(figure, rows, hours),
     )
+
+
+def alarms(numbers: Numbers) -> Iterator[str]:
+    """Alarms of stress in the day ahead: the whole curve, then fixed rates beside their null."""
+    curves, points = (numbers.diagnostics.get(name, ()) for name in ("alarm_curves", "alarm_points"))
+    if not curves:
+        yield _absent("No alarms are judged: they need forecasts of 24 h, and regimes known at their origins.")
+        return
+    yield "<p>An event is the first hour at which the trailing 24 h are in stress or crisis after 48 h without. An alarm is "
+    yield "raised where the probability of stress in the next 24 h passes a threshold while it is calm or normal, at most "
+    yield "once a day. It is false where no event follows within a day. Part of any lead on a trailing window is "
+    yield "mechanical: to the right, what is to be announced is the opening of the bar that made the event.</p>"
+    yield _figure(
+        "alarms",
+        "Share of events announced, and the median lead, over false alarms per symbol-year, for each model",
+        "Every threshold, from many alarms to few; all symbols. Crosses: recall of the ensemble's alarms moved in time, "
+        "mean of 1,000 shifts.",
+        5.2,
+        lambda figure: probabilities.alarms(figure, curves, points),
+    )
+    yield judgements.alarm_table(points)
+
+
+def strata(numbers: Numbers) -> Iterator[str]:
+    """Where the gain lives: by symbols, time, state of the market and of the data."""
+    rows = numbers.diagnostics.get("strata", ())
+    if not rows:
+        yield _absent(f"The diagnostics hold no strata: they need {ENSEMBLE} and {REFERENCE}.")
+        return
+    labels, _, columns = judgements.strata_rows(rows)
+    yield _figure(
+        "strata",
+        f"QLIKE saved against {REFERENCE} in every stratum, per horizon, with 90 % intervals",
+        "Bars: 90 % interval from blocks of days, all symbols together; none where a stratum has under 60 days. Dotted: the "
+        "gain over all rows. Red: it lost. The best and the worst symbols, and whether stress lies ahead, are known only "
+        "afterwards: these rows describe and bound, no claim rests on them.",
+        1.0 + 0.19 * len(labels),
+        lambda figure: diagrams.strata(figure, columns, labels),
+    )
+    by_hour = [row for row in rows if row["kind"] == "hour"]
+    if by_hour:
+        yield _figure(
+            "hours",
+            f"QLIKE saved against {REFERENCE} by the hour of the origin, per horizon",
+            "The same by the hour at which the forecast was made; band: 90 % interval.",
+            2.2,
+            lambda figure: diagrams.hours_of_day(figure, by_hour),
+        )
+    yield judgements.strata_table(rows)
+
+
+def tests(numbers: Numbers) -> Iterator[str]:
+    """Tests of equal ability, with everything claimed and tried counted."""
+    rows, over_all = (numbers.diagnostics.get(name, ()) for name in ("tests", "superiority"))
+    if not rows:
+        yield _absent("The diagnostics hold no tests of equal ability.")
+        return
+    yield "<p>DM: Diebold and Mariano on the hourly mean over symbols, Newey-West over three horizons, small-sample factor of "
+    yield "Harvey, Leybourne and Newbold. Holm: adjusted for all rows of this table. Deflated: for the configurations that "
+    yield "were tried. Signs: symbols better, which describes, since symbols move together. GW: Giacomini and White's "
+    yield "conditional test, given the difference one horizon ago, or the regime at the origin; t in each regime.</p>"
+    yield judgements.tests_table(rows)
+    if over_all:
+        yield judgements.superiority_table(over_all)
+
+
+def risk(numbers: Numbers) -> Iterator[str]:
+    """Back-tests of value at risk and shortfall by symbol-year."""
+    rows = [row for row in numbers.diagnostics.get("risk", ()) if row["model"] == ENSEMBLE]
+    if not rows:
+        yield _absent(
+            "No back-test of value at risk was made: no return quantile was forecast, or the window is too short."
+        )
+        return
+    shown = len({row["test"] for row in rows if row["p_values"]})
+    yield judgements.risk_table(rows)
+    yield _figure(
+        "p-values",
+        "Distribution of the p-values of each back-test over symbol-years and phase offsets, per horizon",
+        "Symbol-years, and for overlapping horizons every way of taking origins a horizon apart. A right model's p-values "
+        "are about even (dashed), but few hits make lumps of them.",
+        0.6 + 1.25 * shown,
+        lambda figure: probabilities.p_values(figure, rows, judgements.TESTS),
+    )
+    if compared := numbers.diagnostics.get("shortfall", ()):
+        yield judgements.shortfall_table(compared)
 
 
 def scores(numbers: Numbers, forecasts: pd.DataFrame) -> Iterator[str]:
@@ -158,18 +248,19 @@ def margin(
     yield listings.margin_tables(margins)
 
 
-def importance(shares: pd.DataFrame) -> Iterator[str]:
-    """The features by their share of the gain."""
-    if shares.empty or not shares.notna().any(axis=None):
+def importance(effects: pd.DataFrame) -> Iterator[str]:
+    """The features by how much they move the forecast."""
+    if effects.empty or not effects.notna().any(axis=None):
         yield _absent("No feature importance was given: no boosted member took part.")
         return
     yield _figure(
         "importance",
-        f"The {_FEATURES} features with the largest share of the gain, per horizon",
-        f"Share of the loss reduction in training that splits on a feature brought; the first {_FEATURES} of "
-        f"{len(shares)}. It says what the trees used, not what causes volatility.",
-        0.7 + 0.2 * min(_FEATURES, len(shares)),
-        lambda figure: diagrams.importances(figure, shares, min(_FEATURES, len(shares))),
+        f"The {_FEATURES} features that move the boosted forecasts most, per horizon",
+        "Accumulated local effects on test rows, mean over folds: the standard deviation over the rows of what the trees add "
+        f"to ln F as a feature moves along its range, the rest of the row as it is; the first {_FEATURES} of {len(effects)}. "
+        "It says what the trees do, not what causes volatility.",
+        0.7 + 0.2 * min(_FEATURES, len(effects)),
+        lambda figure: diagrams.importances(figure, effects, min(_FEATURES, len(effects))),
     )
 
 

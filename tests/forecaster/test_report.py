@@ -20,6 +20,7 @@ from forecaster.report import cover, write
 from forecaster.report.canvas import COLOURS, model_colour
 from forecaster.report.evidence import excursion_hits, gather, storm
 from forecaster.report.findings import Numbers, findings, percent, sentences
+from forecaster.report.sections import regimes, risk
 from models.base import EXCURSION_COLUMNS, FORECAST_SCHEMA, PROBABILITIES, RETURN_LEVELS, VARIANCE_LEVELS
 from training.diagnostics import diagnostics
 from training.scorecard import score
@@ -111,6 +112,7 @@ def market() -> tuple[pd.DataFrame, pd.DataFrame]:
                     "mae_long": np.sqrt(realised) * np.abs(rng.normal(size=len(origins))),
                     "mae_short": np.sqrt(realised) * np.abs(rng.normal(size=len(origins))),
                     "regime": regime,
+                    "regime_now": now,
                     "onset": np.where((now < 2) & ~np.isnan(regime), regime >= 2, np.nan),
                 }
             )
@@ -319,6 +321,114 @@ def test_symbol_table_holds_the_scores_of_the_ensemble(inputs: dict[str, Any], p
             assert (None if value is None else float(value)) == wanted
 
 
+def cells(page: Page, name: str) -> dict[str, list[str | None]]:
+    """Values of a table by its first column, the heading above put before it."""
+    found: dict[str, list[str | None]] = {}
+    group = ""
+    for texts, values in zip(page.tables[name][1:], page.values[name][1:], strict=True):
+        if len(texts) == 1:
+            group = f"{texts[0]}: "
+        else:
+            found[group + texts[0]] = values[1:]
+    return found
+
+
+def test_claims_are_shown_as_the_diagnostics_hold_them(inputs: dict[str, Any], page: Page) -> None:
+    told = inputs["diagnostics"]
+    shown = cells(page, "tests")
+    fields = ["dm_statistic", "dm_p", "holm_p", "deflated_p", "sign_p", "gw_lagged_p", "gw_regime_p"]
+    for row in told["tests"]:
+        values = shown[f"{row['horizon_hours']} h ahead: {row['opponent']}"]
+        expected = [row[name] for name in (*fields, "t_calm", "t_normal", "t_stress")]
+        assert [None if value is None else float(value) for value in values] == expected
+    assert len(shown) == len(told["tests"]) == 8
+    small = [row for row in told["tests"] if row["dm_p"] < 0.0001]
+    assert small
+    assert "< 0.0001" in page.text
+    over_all = cells(page, "superiority")
+    for row in told["superiority"]:
+        values = over_all[f"{row['benchmark']}, {row['horizon_hours']} h"]
+        assert float(str(values[2])) == row["spa_p"]
+
+
+def test_strata_are_shown_as_the_diagnostics_hold_them(inputs: dict[str, Any], page: Page) -> None:
+    shown = cells(page, "strata")
+    at = {(r["kind"], r["value"], r["horizon_hours"]): r for r in inputs["diagnostics"]["strata"]}
+    for label, key in (
+        ("all", ("all", "all")),
+        ("2024 Q2", ("quarter", "2024 Q2")),
+        ("at the origin: crisis", ("regime", "crisis")),
+        ("stress: just begun", ("onset", "just begun")),
+        ("origins a horizon apart", ("grid", "non-overlapping")),
+    ):
+        for k, hours in enumerate(HORIZONS):
+            row = at[(*key, hours)]
+            expected = [row["gain"], row["rows"], row["var_hit_010"]]
+            assert [float(str(value)) for value in shown[label][3 * k : 3 * k + 3]] == expected
+    assert not [label for label in shown if ":00" in label]
+
+
+def test_alarms_are_shown_as_the_diagnostics_hold_them(inputs: dict[str, Any], page: Page) -> None:
+    shown = cells(page, "alarms")
+    rows = [row for row in inputs["diagnostics"]["alarm_points"] if row["event"] == "trailing"]
+    assert rows
+    title = f"Event: the trailing day enters stress ({rows[0]['events']} events)"
+    for row in rows:
+        values = shown[f"{title}: {row['model']}, ≤\u00a0{row['rate']:g}"]
+        fields = ("false_alarms", "alarms", "precision", "recall", "shifted_recall", "shifted_p", "lead")
+        assert [None if value is None else float(value) for value in values[:7]] == [row[name] for name in fields]
+
+
+def test_back_tests_are_shown_beside_their_floors(inputs: dict[str, Any]) -> None:
+    told = copy.deepcopy(inputs["diagnostics"])
+    key = {"model": "ensemble", "horizon_hours": 24}
+    passed = {"kupiec": 30, "christoffersen": 20, "dynamic_quantile": 30, "band": 29, "z2": 25, "esr": 24}
+    told["risk"] = [
+        key
+        | {
+            "test": test,
+            "symbol_years": 30,
+            "passed": n,
+            "share": 0.9,
+            "p_values": [3] * 10 if test != "band" else None,
+        }
+        for test, n in passed.items()
+    ]
+    lower = {"difference": 0.1, "low": 0.05, "high": 0.15, "saved": 0.0952, "symbols_better": 3, "symbols": 3}
+    told["shortfall"] = [key | {"level": 0.025, "base": "gjr", "rows": 9, "fz0": -3.0, "fz0_filtered": -2.9} | lower]
+    n = numbers(inputs, diagnostics=told)
+    page = Page("".join(risk(n)))
+    rows = {row[0]: row[1:] for row in page.tables["risk-tests"]}
+    assert rows["Kupiec, 1 % hits"] == ["30 of 30", "90.0\u00a0%"]
+    assert rows["1 % hits inside the 95 % band"] == ["29 of 30", "90.0\u00a0%"]
+    assert cells(page, "shortfall")["24 h, 2.5 %"][:4] == ["9", "-3.0", "-2.9", "0.1"]
+    found = {f.check: f for f in findings(n) if f.hours == 24}
+    assert found["symbol-years that pass Kupiec, 1 % hits, p ≥ 0.05"].verdict == "held"
+    assert found["symbol-years that pass Christoffersen, 1 % hits, p ≥ 0.05"].verdict == "missed"
+    assert found["symbol-years that pass Z2, 2.5 % shortfall, p ≥ 0.05"].verdict == "held"
+    assert found["FZ0 saved against filtered simulation"].figure == "+9.5\u00a0%"
+    point = next(
+        r for r in told["alarm_points"] if (r["model"], r["event"], r["rate"]) == ("ensemble", "trailing", 15.0)
+    )
+    above = found["events announced beyond chance, 15 false alarms a symbol-year"]
+    assert above.figure == percent(point["recall"] - point["shifted_recall"], signed=True)
+    assert above.verdict == "shown"
+
+    def suspect(least: int) -> bool:
+        for row in told["risk"]:
+            row["passed"] = max(row["passed"], least)
+        n = numbers(inputs, diagnostics=told)
+        return any(word.startswith("Suspect: ") and "24 h" in word for word in sentences(n, findings(n)))
+
+    for row in told["gains"]:
+        row["gain"] = 0.05
+    for row in (scores := copy.deepcopy(inputs["scores"]))["scores"]:
+        row["brier_skill_onset"] = 0.1
+    inputs = inputs | {"scores": scores}
+    assert not suspect(29)
+    assert suspect(30)
+
+
 def test_margin_tables_hold_the_comparison(inputs: dict[str, Any], page: Page) -> None:
     overall = {texts[0]: values for texts, values in zip(page.tables["margins"], page.values["margins"], strict=True)}
     assert [float(str(value)) for value in overall["ensemble"][1:]] == [
@@ -339,7 +449,7 @@ def test_equal_inputs_give_equal_bytes(inputs: dict[str, Any], source: str, tmp_
 
 def test_figures_and_tables_speak_to_those_who_do_not_see_them(source: str, page: Page) -> None:
     figures = re.findall(r"<figure>.*?</figure>", source, flags=re.DOTALL)
-    assert len(figures) == 8
+    assert len(figures) == 11
     identifiers = []
     for figure in figures:
         svg = re.search(r"<svg.*</svg>", figure, flags=re.DOTALL)
@@ -379,8 +489,12 @@ def test_missing_pieces_are_said_not_hidden(inputs: dict[str, Any], tmp_path: Pa
     for sentence in (
         "The diagnostics hold no gains",
         "no comparison with har_seasonal could be made",
-        "Onset could not be judged at 1 h, 24 h",
+        "No regime probability could be judged",
+        "No alarms are judged",
         "The diagnostics hold no coverage",
+        "The diagnostics hold no strata",
+        "The diagnostics hold no tests of equal ability",
+        "No back-test of value at risk was made",
         "No margin schedule was made",
         "Policies were not compared",
         "No feature importance was given",
@@ -388,6 +502,14 @@ def test_missing_pieces_are_said_not_hidden(inputs: dict[str, Any], tmp_path: Pa
     ):
         assert sentence in bare.text
     assert "nan" not in bare.text.lower().split()
+
+
+def test_onset_without_an_outcome_is_said(inputs: dict[str, Any]) -> None:
+    told = copy.deepcopy(inputs["diagnostics"])
+    told["reliability"] = [
+        row for row in told["reliability"] if (row["outcome"], row["horizon_hours"]) != ("onset", 24)
+    ]
+    assert "Onset could not be judged at 24 h:" in "".join(regimes(numbers(inputs, diagnostics=told), SYMBOLS[0]))
 
 
 def test_no_regime_known_and_no_reference_model(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -470,16 +592,7 @@ def test_evidence_matches_plain_group_means(inputs: dict[str, Any]) -> None:
     monthly = joined.groupby(["model", "month", "symbol"])["loss"].mean().groupby(level=[0, 1]).mean().unstack()
     np.testing.assert_allclose(evidence.monthly, monthly.loc[list(evidence.models), list(evidence.months)])
 
-    own = joined[joined["model"] == "ensemble"].assign(p=lambda f: f["p_stress"] + f["p_crisis"])
-    own = own[own["regime"].notna()]
-    cut = own.groupby((own["p"] * 10).astype(int).clip(upper=9))
-    curve = evidence.stress["ensemble"]
-    np.testing.assert_allclose(curve.forecast, cut["p"].mean())
-    np.testing.assert_allclose(curve.observed, cut["regime"].agg(lambda r: (r >= 2).mean()))
-    assert curve.count.tolist() == cut.size().tolist()
-    assert ((curve.low <= curve.observed) & (curve.observed <= curve.high)).all()
-    assert evidence.onset["ensemble"].count.sum() == own["onset"].notna().sum()
-
+    own = joined[joined["model"] == "ensemble"]
     assert evidence.step_hours == 4
     first = own[own["symbol"] == SYMBOLS[0]].set_index("origin")["variance_came"].resample("4h").mean()
     at = evidence.symbols.index(SYMBOLS[0])

@@ -53,6 +53,7 @@ def market() -> tuple[pd.DataFrame, pd.DataFrame]:
                     "variance": realised,
                     "log_return": np.sqrt(truth) * rng.normal(size=len(origins)),
                     "regime": regime,
+                    "regime_now": now.astype(float),
                     "onset": np.where((now < 2) & ~np.isnan(regime), regime >= 2, np.nan),
                 }
             )
