@@ -1,5 +1,6 @@
 # The developer's whole interface. Every target sets up what it needs by itself.
-# make demo | test | fuzz | lint | format | types | notebooks | docs | bench | scaling | lock
+# make demo | test | fuzz | lint | format | types | notebooks | docs | search | ladder | leave-out | scorecard | bench |
+#   scaling | lock
 
 # The first Python that is there; name another with make PYTHON=...
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p)),$(p))))
@@ -7,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz format lint types notebooks docs bench scaling lock clean
+.PHONY: setup demo test fuzz format lint types notebooks docs search ladder leave-out scorecard bench scaling lock clean
 
 setup: $(STAMP)
 
@@ -70,6 +71,27 @@ bench-%: setup $(STORE)/manifest.json
 
 bench: $(BENCHMARKS:%=bench-%)
 	$(BIN)/python benchmarks/page.py build/bench docs/benchmarks.md
+
+# The goals of the project on a store of real data (STORE=DIR), each resumable, each telling its hours. The search chooses on
+# what was known on TUNED_BEFORE, and writes a configuration; name it, CONFIG=build/scorecard/search/chosen.toml, to judge it.
+# The scorecard takes in what the others found on the same data and configuration, and writes the model card.
+SCORECARD := build/scorecard
+CONFIG ?=
+TUNED_BEFORE ?= 2023-07-01
+STRANGERS ?= APTUSDT,GRTUSDT,LINKUSDT,SOLUSDT,XRPUSDT
+TRIALS ?= 40
+
+search: setup
+	$(BIN)/forecaster tune $(CONFIG) --store $(STORE) --before $(TUNED_BEFORE) --trials $(TRIALS) --out $(SCORECARD)/search
+
+ladder: setup
+	$(BIN)/forecaster ladder --store $(STORE) --out $(SCORECARD)/ladder
+
+leave-out: setup
+	$(BIN)/forecaster leave-out $(CONFIG) --store $(STORE) --symbols $(STRANGERS) --out $(SCORECARD)/leave-out
+
+scorecard: setup
+	$(BIN)/forecaster scorecard $(CONFIG) --store $(STORE) --out $(SCORECARD) --card docs/model_card.md
 
 # How the cost grows with symbols, years and members: hours, kept cell by cell.
 scaling: setup

@@ -37,12 +37,16 @@ __all__ = [
     "Ensemble",
     "Execution",
     "Features",
+    "Regimes",
     "RunConfig",
     "TrackingLabels",
     "WalkForward",
 ]
 
-MEMBERS: Final = ("ewma", "har", "har_seasonal", "har_x", "garch", "gjr", "lightgbm")
+MEMBERS: Final = (
+    *("ewma", "har", "har_seasonal", "har_scheduled", "harq", "har_wls"),
+    *("garch", "gjr", "har_x", "lightgbm"),
+)
 BARE_WORD: Final = re.compile(r"[A-Za-z_][\w.:/-]*")
 UNHASHED: Final = {"data", "execution"}
 
@@ -77,12 +81,17 @@ class Component(_Section):
 
 
 class WalkForward(_Section):
-    """Folds: a refit every ``refit`` months (``"month"`` is 1) on all of the past, or a window of it."""
+    """Folds: a refit every ``refit`` months (``"month"`` is 1) on all of the past, or a window of it.
+
+    Nothing is learnt from the symbols of ``exclude``: no label of theirs trains a member, and no outcome of theirs enters
+    levels, weights or laws. They are forecast and scored, as a stranger to the model would be.
+    """
 
     refit: PositiveInt | Literal["month"] = "month"
     warmup_months: NonNegativeInt = 12
     window_months: PositiveInt | None = None
     embargo_hours: NonNegativeInt = 0
+    exclude: tuple[Name, ...] = ()
 
     @property
     def refit_months(self) -> int:
@@ -94,6 +103,13 @@ class Ensemble(_Section):
     """Which members are combined (None: all), and the arguments of the combination."""
 
     members: tuple[Name, ...] | None = None
+    params: dict[str, Any] = {}
+
+
+class Regimes(_Section):
+    """Whether a classifier of regimes is fitted beside the members, and the arguments of its constructor."""
+
+    classifier: bool = True
     params: dict[str, Any] = {}
 
 
@@ -135,6 +151,7 @@ class RunConfig(_Section):
     walkforward: WalkForward = WalkForward()
     members: tuple[Component, ...] = tuple(Component(kind=kind) for kind in MEMBERS)
     ensemble: Ensemble = Ensemble()
+    regimes: Regimes = Regimes()
     features: Features = Features()
     tracking: TrackingLabels = TrackingLabels()
     data: Data = Data()
@@ -173,6 +190,21 @@ class RunConfig(_Section):
         except (TypeError, ValueError) as error:
             raise UsageError(f"{source}: {error}; write finite numbers, text, dates, lists and tables") from None
 
+    def to_toml(self) -> str:
+        """The settings as a file that ``load`` reads to the same configuration; what is None by default is left out.
+
+        Raises ``UsageError`` for an argument that is None, which TOML has no word for.
+        """
+        components = [(f"members.{m.kind}", m.params) for m in self.members] + [
+            ("ensemble", self.ensemble.params), ("regimes", self.regimes.params)
+        ]  # fmt: skip
+        for component, params in components:
+            for name, value in params.items():
+                if value is None:
+                    raise UsageError(f"{component}.params.{name} is None, for which TOML has no word; leave it out")
+        settings = self.model_dump(mode="json", exclude_none=True)
+        return "".join(f"{key} = {_toml_value(value)}\n" for key, value in settings.items())
+
     @property
     def sha256(self) -> str:
         """64 hex digits of the resolved settings but paths, store, dates, symbols, engine and workers."""
@@ -183,6 +215,15 @@ class RunConfig(_Section):
     def json_schema(cls) -> dict[str, Any]:
         """JSON Schema of the TOML file."""
         return cls.model_json_schema()
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    # Strings, numbers and truth values are written alike in TOML and JSON.
+    return json.dumps(value)
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -21,11 +21,13 @@ import pandas as pd
 
 from features.errors import UsageError
 from features.panel import MICROSECONDS_PER_HOUR
+from models.base import ENSEMBLE, THRESHOLDS
 from models.catalogue import make
-from models.combination import level
-from models.distribution import residual_law, states
-from models.ensemble import VARIANCE_FLOOR
-from models.regimes import calibrate, exceedances, probability_columns
+from models.combination import VARIANCE_FLOOR, Clip, Combine, Ladder, Levels
+from models.distribution import States, VarianceLaw
+from models.parts import Run
+from models.past import Past, levelled, raw
+from models.regimes import Calibration
 from training.config import Component, RunConfig
 from training.engine import Engine, Progress
 from training.folds import FoldResult, Rows, commit, committed, fold_key, forecast_fold, micros, read_fold
@@ -173,7 +175,7 @@ def forecast(
         stage="fits", before=len(tasks) - len(missing), folder=folder, progress=progress,
     )  # fmt: skip
     places = {arm: [task.folder for task in tasks if task.arm == arm] for arm in dict.fromkeys(arms)}
-    targets = {h: {k: material.targets[h][k] for k in _TARGETS} for h in config.horizons}
+    targets = {h: {field: material.targets[h][name] for name, field in _TARGETS.items()} for h in config.horizons}
     made: dict[Arm, Forecasts] = {}
     # What was kept lies on this machine, and so does this short work on it.
     Engine(engine.jobs).perform(
@@ -183,7 +185,8 @@ def forecast(
     return {arm: made[arm] for arm in places}
 
 
-_TARGETS: Final = ("variance", "threshold_normal", "threshold_stress", "threshold_crisis", "regime_now")
+_TARGETS: Final = {name: name for name in ("variance", *THRESHOLDS)} | {"regime_now": "now"}
+"""What the levels and the onset are learnt from, and the fields of the past that it becomes."""
 
 
 def _fit(task: _Task, rows: Rows) -> FoldResult:
@@ -201,6 +204,8 @@ def _fit(task: _Task, rows: Rows) -> FoldResult:
         variance=rows.variance[at],
         symbol=rows.symbol[at],
         origin=rows.origin[at],
+        thresholds=None,
+        now=None,
     )
     return forecast_fold(fold, part, task.members)
 
@@ -219,28 +224,25 @@ def _levelled(
     log_variance, p_onset = {}, {}
     for h, arrays in targets.items():
         came = {name: x[:, span] for name, x in arrays.items()}
-        raw = {}
+        grids = {}
         for member in members:
-            raw[member] = np.full(came["variance"].shape, np.nan)
-            raw[member][row, column - span.start] = table[member, h].to_numpy(np.float64)
+            grids[member] = np.full(came["variance"].shape, np.nan)
+            grids[member][row, column - span.start] = table[member, h].to_numpy(np.float64)
         if arm.judged == LOG_MEAN:
-            raw[LOG_MEAN] = np.mean(list(raw.values()), axis=0)
-        for model, grid in raw.items():
-            with np.errstate(invalid="ignore", divide="ignore"):
-                levelled = level(grid, came["variance"], times[span], h)
-            log_variance[model, h] = np.maximum(levelled, np.log(VARIANCE_FLOOR))
-        p_onset[arm.judged, h] = _onset(log_variance[arm.judged, h], came, times[span], h)
+            grids[LOG_MEAN] = np.mean(list(grids.values()), axis=0)
+        brought = {raw(name): x for name, x in grids.items()} | {"log_variance": np.log(came["variance"])}
+        past = Past.beginning(times[span], h, came | brought)
+        # The product's own way: the level and the law of past errors, then a calibration on resolved rows.
+        parts = (
+            Levels(tuple(grids)),
+            Combine([arm.judged], 0.0),
+            Clip(),
+            Ladder(()),
+            States(),
+            VarianceLaw(),
+            Calibration(),
+        )
+        p_onset[arm.judged, h] = Run(parts, past).advance(slice(0, len(past)))[ENSEMBLE]["p_onset"]
+        for model in grids:
+            log_variance[model, h] = np.maximum(past[levelled(model)], np.log(VARIANCE_FLOOR))
     return Forecasts(span, log_variance, p_onset)
-
-
-def _onset(log_forecast: Array, came: Mapping[str, Array], times: pd.DatetimeIndex, horizon: int) -> Array:
-    """``p_onset`` by the product's own way: the law of past errors, then a calibration on resolved rows."""
-    thresholds = np.stack([came[f"threshold_{name}"] for name in ("normal", "stress", "crisis")])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.log(came["variance"]) - log_forecast
-        law = residual_law(error, states(log_forecast, times), times, horizon, centred=True)
-        above = exceedances(log_forecast, law, thresholds)
-        # Before there was a law, how far its stand-in was off is no evidence.
-        evidence = np.where(law.learnt, came["variance"], np.nan)
-        calibrated = calibrate(above, evidence, thresholds, came["regime_now"], times, horizon)
-    return probability_columns(calibrated, came["regime_now"])["p_onset"]

@@ -135,6 +135,8 @@ def study(
     Raises ``UsageError`` for a symbol that has no bar in the span or a start that leaves too little history, ``DataStale``
     where the data end before it, ``Locked``, and ``Interrupted`` when stopped.
     """
+    if config.walkforward.exclude:
+        raise UsageError("walkforward.exclude: the feature study learns from every symbol; leave it out")
     first, last, folder = utc(start), utc(end), Path(out)
     families = config.features.families or tuple(FAMILIES)
     config = config.model_copy(update={"features": Features(families=families)})

@@ -27,7 +27,7 @@ from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
 from training.engine import Engine
 from training.evaluation import plan, run_folds
-from training.folds import FoldResult, forecast_fold
+from training.folds import FoldResult, classifier_of, forecast_fold
 from training.material import Material, prepare
 from training.splits import Fold
 
@@ -136,7 +136,9 @@ def _trial(
     """Forecast again from what was known at ``t`` and compare."""
     material = prepare(market.as_of(t), config)
     before = [result for result in results if result.first_origin <= t][:-1]
-    again = forecast_fold(folds[len(before)], material.rows, config.members)
+    again = forecast_fold(
+        folds[len(before)], material.rows, config.members, config.walkforward.exclude, classifier_of(config)
+    )
     found = _table(material, config, [*before, again], t)
     return differences(expected, found, "prefix", "forecasts", t)
 

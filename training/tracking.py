@@ -41,10 +41,14 @@ PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_
 MIGRATION_SECONDS: Final = 300
 METRICS_A_BATCH: Final = 1000
 PARAMS_A_BATCH: Final = 100
+RUNS_A_PAGE: Final = 1000
 MAX_KEY: Final = 250
 MAX_VALUE: Final = 6000
 KEY: Final = re.compile(r"[\w.\- :]+(/[\w.\- :]+)*")
 RUN_KEY: Final = "run_key"
+# Under this tag MLflow looks for the run that a run is a part of.
+PARENT: Final = "mlflow.parentRunId"
+CONFIGURATION: Final = "config_sha256"
 FULL_PARAMS: Final = "params.json"
 
 
@@ -172,13 +176,20 @@ class Tracking:
             yield self._client
 
     @contextmanager
-    def run(self, name: str, run_key: str | None = None, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
-        """Open a run for the length of a ``with`` block.
+    def run(
+        self,
+        name: str,
+        run_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent: Run | None = None,
+    ) -> Iterator[Run]:
+        """Open a run for the length of a ``with`` block, under its ``parent`` if it has one.
 
         A run with the same ``run_key`` that did not finish (killed, failed, stopped) is opened again. The run
         ends FINISHED, KILLED where the block was interrupted, FAILED where it raised anything else.
         """
-        run = Run(self, self._reopened(run_key) or self._created(name, run_key, tags or {}))
+        told = dict(tags or {}) | ({} if parent is None else {PARENT: parent.run_id})
+        run = Run(self, self._reopened(run_key) or self._created(name, run_key, told))
         try:
             yield run
         except BaseException as error:
@@ -205,6 +216,17 @@ class Tracking:
         keyed = dict(tags) | ({} if run_key is None else {RUN_KEY: run_key})
         with self.calling() as client:
             return str(client.create_run(self.experiment_id, run_name=name, tags=keyed).info.run_id)
+
+    def configurations(self) -> int:
+        """How many configurations were ever tried here: distinct ``config_sha256`` of runs, however these ended."""
+        seen: set[str] = set()
+        page: str | None = ""
+        with self.calling() as client:
+            while page is not None:
+                runs = client.search_runs([self.experiment_id], max_results=RUNS_A_PAGE, page_token=page or None)
+                seen |= {run.data.params[CONFIGURATION] for run in runs if CONFIGURATION in run.data.params}
+                page = runs.token or None
+        return len(seen)
 
     def create_version(self, name: str, run_id: str, folder: str, tags: Mapping[str, str]) -> Version:
         """Register what the run holds under ``folder`` as the next version of the model ``name``."""

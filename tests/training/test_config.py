@@ -203,3 +203,28 @@ def test_a_config_cannot_be_changed() -> None:
     config = RunConfig()
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         config.proxy = "squared_returns"
+
+
+def test_a_configuration_survives_its_own_file(tmp_path: Path) -> None:
+    config = RunConfig.load(
+        None,
+        [
+            'members=[{kind="har_seasonal", params={window_days=365, lags=[1, 24]}}, {kind="lightgbm"}]',
+            'ensemble={members=["lightgbm"], params={shrinkage=0.25}}',
+            'walkforward={refit=3, exclude=["BTCUSDT"]}',
+            "data.start=2024-01-31T08:00:00Z",
+        ],
+    )
+    file = tmp_path / "again.toml"
+    file.write_text(config.to_toml())
+    assert RunConfig.load(file) == config
+
+
+def test_toml_has_no_word_for_none() -> None:
+    config = RunConfig(members=(Component(kind="har_x", params={"window_days": None}),))
+    with pytest.raises(UsageError, match=r"members\.har_x\.params\.window_days is None"):
+        config.to_toml()
+
+
+def test_symbols_that_are_left_out_are_another_configuration() -> None:
+    assert RunConfig().sha256 != RunConfig.load(None, ['walkforward.exclude=["BTCUSDT"]']).sha256
