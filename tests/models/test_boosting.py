@@ -87,7 +87,7 @@ def test_inputs_are_distances_from_the_har(fitted: Made, later: Any) -> None:
     base = member.base_.predict_log(later.X)
     for j, h in enumerate(member.horizons_):
         made = pd.DataFrame(member.inputs(later.X, j), index=later.X.index, columns=member.feature_names_)
-        season = later.X[f"log_season_ahead_{h}h"]
+        season = later.X[f"log_scheduled_ahead_{h}h"]
         har = base[h] - season
         for name in ("log_rv_1h", "log_rv_720h", "log_ew_12h", "market_log_ew_24h"):
             np.testing.assert_array_equal(made[name], later.X[name] - har)
@@ -95,9 +95,13 @@ def test_inputs_are_distances_from_the_har(fitted: Made, later: Any) -> None:
             np.testing.assert_array_equal(made[name], later.X[name])
         np.testing.assert_array_equal(made["season_ahead_per_hour"], season - np.log(h))
         np.testing.assert_array_equal(made["log_har_deseasonalised"], har)
-    unused = [name for name in later.X if name.startswith(("log_rv_raw", "log_ew_raw", "age_", "log_listing"))]
-    assert len(unused) == 13
-    assert not {*unused, "log_season_ahead_1h"} & set(member.feature_names_)
+    unused = [
+        name for name in later.X if name.startswith(("log_rv_raw", "log_ew_raw", "log_ew_down", "age_", "log_listing"))
+    ]
+    assert len(unused) == 18
+    assert not {*unused, "log_season_ahead_1h", "log_scheduled_ahead_1h", "log_hourly_quarticity_24h"} & set(
+        member.feature_names_
+    )
 
 
 def test_level_columns_are_told_by_name() -> None:
