@@ -248,6 +248,103 @@ def evaluate(
         )  # fmt: skip
 
 
+@_command("tune")
+def tune(
+    context: typer.Context,
+    before: Annotated[str, Option("--before", metavar="T", help="Nothing of later is read; date or instant, UTC.")],
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Trials, and the configuration chosen.")],
+    config: Config = None,
+    store: StoreDir = None,
+    trials: Annotated[int, Option("--trials", min=1, metavar="N", help="A member, and the combination.")] = 40,
+    months: Annotated[int, Option("--months", min=3, metavar="N", help="Of inner folds before T.")] = 18,
+    space: Annotated[
+        Path | None, Option("--space", metavar="FILE", help="TOML of what may be chosen; default: the one shipped.")
+    ] = None,
+    horizons: Annotated[str | None, Option("--horizons", metavar="1,4,24", help="Hours ahead.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    overrides: Overrides = None,
+) -> Result:
+    """Search settings on folds before a time; resumes."""
+    from forecaster.commands.tuning import tune as perform
+
+    with _progress(context) as progress:
+        return perform(
+            config, store, before=before, out=out, trials=trials, months=months, space=space, horizons=horizons,
+            jobs=jobs, engine=engine, overrides=overrides or (), progress=progress,
+        )  # fmt: skip
+
+
+@_command("scorecard")
+def scorecard(
+    context: typer.Context,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Where the results go.")],
+    config: Config = None,
+    store: StoreDir = None,
+    start: Annotated[str, Option("--start", metavar="T", help="First origin.")] = "2023-07-01",
+    end: Annotated[str, Option("--end", metavar="T", help="End of the origins, exclusive.")] = "2025-07-01",
+    long_start: Annotated[
+        str, Option("--long-start", metavar="T", help="First origin of symbols with two years of history by then.")
+    ] = "2022-07-01",
+    card: Annotated[Path | None, Option("--card", metavar="FILE", help="The model card to write.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    overrides: Overrides = None,
+) -> Outcome:
+    """The goals, beside plain opponents; resumes. Suspect: exit 5."""
+    from forecaster.commands.scorecards import scorecard as perform
+
+    with _progress(context) as progress:
+        result = perform(
+            config, store, out=out, start=start, end=end, long_start=long_start, card=card, jobs=jobs, engine=engine,
+            overrides=overrides or (), progress=progress,
+        )  # fmt: skip
+    return Outcome(result, result.exit_code)
+
+
+@_command("leave-out")
+def leave_out(
+    context: typer.Context,
+    symbols: Annotated[str, Option("--symbols", metavar="A,B", help="Symbols that nothing is learnt from.")],
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Where the results go.")],
+    config: Config = None,
+    store: StoreDir = None,
+    start: Annotated[str, Option("--start", metavar="T", help="First origin.")] = "2023-07-01",
+    end: Annotated[str, Option("--end", metavar="T", help="End of the origins, exclusive.")] = "2025-07-01",
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    overrides: Overrides = None,
+) -> Result:
+    """Forecasts of symbols never learnt from; resumes."""
+    from forecaster.commands.scorecards import leave_out as perform
+
+    with _progress(context) as progress:
+        return perform(
+            config, store, symbols=_listed(symbols), out=out, start=start, end=end, jobs=jobs, engine=engine,
+            overrides=overrides or (), progress=progress,
+        )  # fmt: skip
+
+
+@_command("ladder")
+def ladder(
+    context: typer.Context,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="Where the results go.")],
+    store: StoreDir = None,
+    start: Annotated[str, Option("--start", metavar="T", help="First origin.")] = "2023-07-01",
+    end: Annotated[str, Option("--end", metavar="T", help="End of the origins, exclusive.")] = "2025-07-01",
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    overrides: Overrides = None,
+) -> Result:
+    """What data add, and what machine learning adds; resumes."""
+    from forecaster.commands.scorecards import ladder as perform
+
+    with _progress(context) as progress:
+        return perform(
+            store, out=out, start=start, end=end, jobs=jobs, engine=engine, overrides=overrides or (), progress=progress
+        )
+
+
 @_command("train")
 def train(config: Config = None, store: StoreDir = None, as_of: Instant = None, overrides: Overrides = None) -> Result:
     """Fit on everything up to a time: a challenger."""
@@ -278,6 +375,21 @@ def forecast(
     from forecaster.commands.serving import forecast as perform
 
     return perform(store, as_of, model, sink)
+
+
+@_command("explain")
+def explain(
+    symbol: Annotated[str, Argument(metavar="SYMBOL")],
+    time: Annotated[str, Argument(metavar="TIME", help="The forecast's origin; date or instant, UTC.")],
+    forecasts: Annotated[
+        Path, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
+    ],
+    horizon: Annotated[int | None, Option("--horizon", min=1, metavar="H", help="Hours ahead; default: all.")] = None,
+) -> Result:
+    """Why this forecast."""
+    from forecaster.commands.explaining import explain as perform
+
+    return perform(forecasts, symbol, time, horizon)
 
 
 @schedules.callback(epilog=EPILOG)

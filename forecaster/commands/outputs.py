@@ -14,6 +14,9 @@ from features.leak_report import Check
 from features.quality import Finding
 from features.sources import BadRow, Kind
 from features.store import StoredFile
+from forecaster.commands.diagnoses import Diagnostics
+from forecaster.commands.explaining import Explained
+from forecaster.commands.judgements import Climbed, LeftOut, Scored, Searched
 from forecaster.commands.schedules import Explanation, Schedule
 from forecaster.commands.schemas import Names
 from forecaster.commands.serving import Promoted, Trained
@@ -37,57 +40,6 @@ _MARGIN: Final = {
     },
     "required": ["policy", "symbol", *METRICS],
 }
-_WEIGHTS: Final = {
-    "type": "object",
-    "description": "by member, in force from the origin on",
-    "properties": {"horizon_hours": {"type": "integer"}, "origin": {"type": "string", "format": "date-time"}},
-    "required": ["horizon_hours", "origin"],
-    "additionalProperties": _NUMBER,
-}
-
-
-class Gain(BaseModel):
-    """A model's gain over an opponent with its 90 % interval, and the symbols on which it is better."""
-
-    horizon_hours: int
-    opponent: str
-    loss: Literal["qlike", "qlike_x"]
-    gain: float | None
-    low: float | None
-    high: float | None
-    symbols_better: int
-    symbols_significant: int
-    symbols: int
-
-
-class Coverage(BaseModel):
-    """Origins with a complete target, those forecast, and those scored."""
-
-    model: str
-    horizon_hours: int
-    origins: int
-    forecast: int
-    scored: int
-
-
-class Pooled(BaseModel):
-    """Hit rates of the return quantiles and calibration error of stress, over all symbols."""
-
-    model: str
-    horizon_hours: int
-    var_hit_010: float | None
-    var_hit_050: float | None
-    ece_stress: float | None
-
-
-class Diagnostics(BaseModel):
-    """``diagnostics.json``: what a reader of an evaluation needs beside its scores."""
-
-    shock_days: dict[str, list[str]]
-    coverage: list[Coverage]
-    gains: list[Gain]
-    pooled: list[Pooled]
-    weights: list[Annotated[dict[str, Any], WithJsonSchema(_WEIGHTS)]]
 
 
 class Manifest(BaseModel):
@@ -288,6 +240,10 @@ OUTPUTS: Final[dict[str, type]] = {
     "demo": Demonstrated,
     "run": Evaluated,
     "evaluate": Evaluated,
+    "tune": Searched,
+    "scorecard": Scored,
+    "leave-out": LeftOut,
+    "ladder": Climbed,
     "train": Trained,
     "promote": Promoted,
     "forecast": Forecasted,
@@ -298,6 +254,7 @@ OUTPUTS: Final[dict[str, type]] = {
     "data.check": Checked,
     "features.list": FeaturesListed,
     "features.report": FeaturesReported,
+    "explain": Explained,
     "policy": Schedule,
     "policy.replay": Schedule,
     "policy.explain": Explanation,

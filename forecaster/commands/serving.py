@@ -147,12 +147,12 @@ def forecast(
     from training import serving
 
     made_at = pd.Timestamp.now("UTC").as_unit("us")
-    table = serving.forecast(market, champion.folder, as_of=at, model_uri=champion.uri, made_at=made_at)
+    served = serving.serve(market, champion.folder, as_of=at, model_uri=champion.uri, made_at=made_at)
     if place is None:
-        return Forecasted(table, champion.uri, None, None)
+        return Forecasted(served.forecasts, champion.uri, None, None)
     from forecaster.sinks.parquet import write
 
-    return Forecasted(table, champion.uri, sink, write(table, place))
+    return Forecasted(served.forecasts, champion.uri, sink, write(served.forecasts, place, served.contributions))
 
 
 def _sink(sink: str) -> Path:

@@ -20,6 +20,7 @@ from features import locking
 from features.store import TEMPORARY
 from models.base import FORECAST_SCHEMA, KEY
 from models.table import read_parquet, to_arrow, validate, write_parquet
+from training.contributions import merge, place
 
 __all__ = ["Written", "read", "write"]
 
@@ -35,8 +36,8 @@ class Written:
     unchanged: int
 
 
-def write(frame: pd.DataFrame, folder: str | Path) -> Written:
-    """Merge a forecast table into the sink; the last row written for a key stands.
+def write(frame: pd.DataFrame, folder: str | Path, contributions: pd.DataFrame | None = None) -> Written:
+    """Merge a forecast table into the sink, and its contributions; the last row written for a key stands.
 
     A row that differs from the one standing there in nothing but ``made_at`` leaves it: the forecast was made
     then, and writing it again changes no byte. Raises ``DataInvalid`` where the frame breaks the forecast
@@ -47,9 +48,17 @@ def write(frame: pd.DataFrame, folder: str | Path) -> Written:
     root.mkdir(parents=True, exist_ok=True)
     total = np.zeros(3, np.int64)
     with _writing(root):
-        for day, rows in frame.groupby(frame["origin"].dt.strftime("%Y-%m-%d"), sort=True):
+        # First: terms without a forecast are found by nobody, a forecast without them cannot be explained.
+        for day, rows in _days(contributions):
+            merge(rows, place(root) / f"{day}.parquet")
+        for day, rows in _days(frame):
             total += _merge(rows, root / f"{day}.parquet")
     return Written(*(int(count) for count in total))
+
+
+def _days(frame: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    if frame is not None:
+        yield from ((str(day), rows) for day, rows in frame.groupby(frame["origin"].dt.strftime("%Y-%m-%d"), sort=True))
 
 
 def read(folder: str | Path) -> pd.DataFrame:

@@ -29,7 +29,8 @@ from forecaster.terminal import Terminal
 
 COMMAND = Path(sys.executable).parent / "forecaster"
 COMMANDS = [
-    "demo", "run", "evaluate", "train", "promote", "forecast", "leakcheck", "schema", "data", "features", "policy",
+    "demo", "run", "evaluate", "tune", "scorecard", "leave-out", "ladder", "train", "promote", "forecast", "explain",
+    "leakcheck", "schema", "data", "features", "policy",
 ]  # fmt: skip
 SPAN = ["--start", "2023-04-05", "--end", "2023-04-25", "--out", "out"]
 
@@ -187,6 +188,8 @@ def test_every_result_is_one_json_object(
     replayed = shown("policy", "replay", "schedule.jsonl", "--forecasts", made["forecasts"])
     assert replayed == {**schedule, "derived": True}
     assert "initial margin" in shown("policy", "explain", "schedule.jsonl", "BTCUSDT", "2023-04-10")["text"]
+    why = shown("explain", "--forecasts", made["forecasts"], "BTCUSDT", "2023-04-10", "--horizon", "24")
+    assert [one["horizon_hours"] for one in why["horizons"]] == [24]
     assert "config" in shown("schema")["names"]
     assert shown("leakcheck", config, "--cuts", "3")["leaks"] == []
 
