@@ -33,6 +33,8 @@ class TrainingRows:
     ``features`` (any number of rows, n_features) is the table they stand in, at ``row`` (n,). ``symbol`` (n,) holds codes
     into ``symbols``, ``origin`` (n,) microseconds since the epoch. ``variance`` (n, n_horizons): V, NaN where a label is
     missing or not known by the cut; ``horizons`` in hours. ``weight`` (n,): of each row; None for all the same.
+    ``thresholds`` (n, n_horizons, 3) of the regimes and ``now`` (n, n_horizons), the class of the trailing interval, are there
+    for those who learn of regimes.
     """
 
     features: Array
@@ -44,6 +46,8 @@ class TrainingRows:
     variance: Array
     horizons: tuple[int, ...]
     weight: Array | None = None
+    thresholds: Array | None = None
+    now: Array | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from features import locking
@@ -24,12 +25,25 @@ from features.store import write_atomically
 from models import table
 from models.base import ENSEMBLE
 from models.ensemble import Assembly
+from models.regime_classifier import RegimeClassifier
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import Component, RunConfig
+from training.contributions import CONTRIBUTIONS, explained, feature_families, write
 from training.costs import Meter
 from training.diagnostics import diagnose, joined
 from training.engine import Engine, Progress
-from training.folds import FoldResult, Rows, commit, committed, fold_key, forecast_fold, read_fold
+from training.folds import (
+    FoldResult,
+    Rows,
+    classifier_of,
+    commit,
+    committed,
+    fold_key,
+    forecast_fold,
+    read_fold,
+    read_terms,
+    tells_terms,
+)
 from training.material import Material, give_back, prepare
 from training.sample import samples
 from training.scorecard import SCORED_COLUMNS, score_document, score_rows, to_json_bytes
@@ -47,8 +61,9 @@ FOLDS: Final = "folds"
 class Evaluation:
     """A finished walk-forward. The forecast table stays on disk until it is read.
 
-    ``weights``: one row per refresh and horizon, one column per combined member. ``importance``: gain share of the boosted
-    members' features, averaged over the scored folds, one column per horizon.
+    ``weights``: one row per refresh and horizon, one column per combined member. ``importance``: how much each feature of the
+    boosted members moves ``ln F``, as the standard deviation of its accumulated local effect on test rows, averaged over the
+    scored folds, one column per horizon.
     """
 
     out: Path
@@ -110,10 +125,10 @@ def evaluate(
 ) -> Evaluation:
     """Forecast every hour of ``start <= origin < end`` out of sample and score it.
 
-    Writes ``forecasts.parquet``, ``scores.json`` and ``diagnostics.json`` to ``out``, and a folder a fold beside them;
-    finished folds are not made again, and the result is the same to the byte. ``symbols`` limits the rows written; members
-    learn from all. ``engine``: where folds are made (None: by ``jobs`` processes of this machine); no result depends on it.
-    ``meter`` counts what each stage costs.
+    Writes ``forecasts.parquet``, ``contributions.parquet`` (what each forecast is the sum of), ``scores.json`` and
+    ``diagnostics.json`` to ``out``, and a folder a fold beside them; finished folds are not made again, and the result is the
+    same to the byte. ``symbols`` limits the rows written; members learn from all. ``engine``: where folds are made (None: by
+    ``jobs`` processes of this machine); no result depends on it. ``meter`` counts what each stage costs.
 
     Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale`` where the data end
     before ``start``, ``Locked`` where another process writes to ``out``, ``Interrupted`` when stopped.
@@ -127,7 +142,10 @@ def evaluate(
         _clear(folder)
         folds = plan(material, config, first, last)
         with meter.stage("folds"):
-            results = run_folds(folds, material, config, market.data_sha256, folder / FOLDS, engine, progress, meter)
+            results = run_folds(
+                folds, material, config, market.data_sha256, folder / FOLDS, engine, progress, meter,
+                families=feature_families(config),
+            )  # fmt: skip
         models = {result.first_origin: result.params_sha256 for result in results}
         provenance, importance = Provenance(config.sha256, market.data_sha256, models), _importance(results, first)
         # Features are most of the memory, and are not read again; nor is each fold once they are one.
@@ -142,12 +160,16 @@ def evaluate(
         with meter.stage("write"):
             rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
             table.write_parts(rows, folder / "forecasts.parquet")
-        weights = _weights(assemblies)
-        del assemblies, rows
+            del rows
+            scored = [_folder(folder / FOLDS, fold) for fold in folds if fold.index >= 0]
+            terms = ((read_terms(place), read_fold(place).forecasts) for place in scored)
+            write(explained(terms, assemblies, material.symbols, material.times[span], chosen), folder / CONTRIBUTIONS)
+        weights, clips = _weights(assemblies), _clips(assemblies, (first, last), material.times[span])
+        del assemblies
         realised = material.realised(first - CLIMATOLOGY, last)
         del material
         with meter.stage("score"):
-            return _scored(folder, config, first, last, realised, weights, importance)
+            return _scored(folder, config, first, last, realised, weights, importance, clips)
 
 
 def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:
@@ -183,9 +205,17 @@ def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Tim
 
 @dataclass(frozen=True)
 class _Task:
+    """A fold to make, where it is kept and under which key, and the families by which it is explained, if it is."""
+
     fold: Fold
     place: Path
     key: str
+    families: Mapping[str, str] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there; one that was explained also serves where nobody asks."""
+        return committed(self.place, self.key) and (self.families is None or tells_terms(self.place))
 
 
 def run_folds(
@@ -197,18 +227,25 @@ def run_folds(
     engine: Engine,
     progress: Progress | None = None,
     meter: Meter | None = None,
+    families: Mapping[str, str] | None = None,
 ) -> list[FoldResult]:
-    """Make the folds that are not there yet, in parallel, keep each as it comes, and read them all in order of time."""
+    """Make the folds that are not there yet, in parallel, keep each as it comes, and read them all in order of time.
+
+    ``families``: the family of each feature, by which the forecasts of scored folds are explained (None: they are not).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     # A view of the market holds less than what its hash stands for.
     data = f"{data_sha256} from {material.times[0].isoformat()} to {material.times[-1].isoformat()}"
-    tasks = [_Task(fold, folder / f"{fold.test_start:%Y%m%dT%H%M}", fold_key(fold, config, data)) for fold in folds]
-    missing = [task for task in tasks if not committed(task.place, task.key)]
+    tasks = [
+        _Task(fold, _folder(folder, fold), fold_key(fold, config, data), families if fold.index >= 0 else None)
+        for fold in folds
+    ]
+    missing = [task for task in tasks if not task.finished]
     engine.perform(
         _forecast,
         missing,
-        (material.rows, config.members),
+        (material.rows, config.members, config.walkforward.exclude, classifier_of(config)),
         lambda task, made: commit(made, task.place, task.key),
         stage="folds",
         before=len(tasks) - len(missing),
@@ -219,8 +256,14 @@ def run_folds(
     return [read_fold(task.place) for task in tasks]
 
 
-def _forecast(task: _Task, shared: tuple[Rows, Sequence[Component]]) -> FoldResult:
-    return forecast_fold(task.fold, *shared)
+def _folder(folder: Path, fold: Fold) -> Path:
+    return folder / f"{fold.test_start:%Y%m%dT%H%M}"
+
+
+def _forecast(
+    task: _Task, shared: tuple[Rows, Sequence[Component], Sequence[str], RegimeClassifier | None]
+) -> FoldResult:
+    return forecast_fold(task.fold, *shared, families=task.families)
 
 
 def _scored(
@@ -231,19 +274,23 @@ def _scored(
     realised: pd.DataFrame,
     weights: pd.DataFrame,
     importance: pd.DataFrame,
+    clips: list[dict[str, int]],
 ) -> Evaluation:
     give_back()
     opponents = [m.kind for m in config.members if m.kind in ("har_seasonal", "garch", "har", "ewma")]
 
     def judged(forecasts: pd.DataFrame) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         found = list(samples(forecasts, realised, start, end))
-        return [row for s in found for row in score_rows(s)], [diagnose(s, ENSEMBLE, opponents) for s in found]
+        return [row for s in found for row in score_rows(s)], [
+            diagnose(s, ENSEMBLE, opponents, realised) for s in found
+        ]
 
     # No name is given to a horizon's rows: they are gone before the next ones are read.
     horizons = list(map(judged, table.read_horizons(folder / "forecasts.parquet", SCORED_COLUMNS)))
     scores = score_document([row for rows, _ in horizons for row in rows], start=start, end=end, proxy=config.proxy)
     told = joined(part for _, parts in horizons for part in parts)
     told["weights"] = json.loads(weights.reset_index().to_json(orient="records", date_format="iso"))
+    told["clips"] = clips
     write_atomically(folder / "scores.json", to_json_bytes(scores))
     write_atomically(folder / "diagnostics.json", to_json_bytes(told))
     return Evaluation(folder, config, start, end, scores, told, realised, weights, importance)
@@ -254,11 +301,28 @@ def _weights(assemblies: Mapping[int, Assembly]) -> pd.DataFrame:
     return pd.concat(tables, names=["horizon_hours"])
 
 
+def _clips(
+    assemblies: Mapping[int, Assembly], span: tuple[pd.Timestamp, pd.Timestamp], times: pd.DatetimeIndex
+) -> list[dict[str, int]]:
+    """How many forecasts of the combination were held to their bounds, by horizon."""
+    inside = np.asarray((times >= span[0]) & (times < span[1]))
+    return [
+        {
+            "horizon_hours": h,
+            "forecasts": int(np.isfinite(assembly.combination.log_forecast[:, inside]).sum()),
+            "held_up": int((assembly.clipped[:, inside] < 0).sum()),
+            "held_down": int((assembly.clipped[:, inside] > 0).sum()),
+        }
+        for h, assembly in assemblies.items()
+    ]
+
+
 def _importance(results: Sequence[FoldResult], start: pd.Timestamp) -> pd.DataFrame:
     tables = [r.importance for r in results if r.first_origin >= start and not r.importance.empty]
     if not tables:
         return pd.DataFrame()
-    return pd.concat(tables).groupby(level=["member", "feature"]).mean()
+    # A feature that a fold does not tell is weaker there than those that it tells.
+    return pd.concat(tables).fillna(0.0).groupby(level=["member", "feature"]).sum() / len(tables)
 
 
 def _chosen(symbols: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:

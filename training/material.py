@@ -16,6 +16,7 @@ from features.market import Market
 from features.panel import Panel
 from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from features.targets import interval_arrays
+from models.base import THRESHOLDS
 from training.config import RunConfig
 from training.folds import Rows
 
@@ -59,7 +60,8 @@ class Material:
         """The same for what comes after the folds, which reads no other features than those of ``STATUS``."""
         kept = [name for name in STATUS if name in self.rows.columns]
         features = self.rows.features[:, [self.rows.columns.index(name) for name in kept]]
-        return replace(self, rows=replace(self.rows, features=features, columns=tuple(kept)))
+        rows = replace(self.rows, features=features, columns=tuple(kept), thresholds=None, now=None)
+        return replace(self, rows=rows)
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:
@@ -98,7 +100,13 @@ def prepare(market: Market, config: RunConfig) -> Material:
     code = pd.Index(panel.symbols).get_indexer(symbols).astype(np.int64)
     column = panel.times.get_indexer(origins).astype(np.int64)
     targets = {h: interval_arrays(panel, h) for h in config.horizons}
-    variance = np.column_stack([targets[h]["variance"][code, column] for h in config.horizons])
+    variance, now = (
+        np.column_stack([targets[h][name][code, column] for h in config.horizons])
+        for name in ("variance", "regime_now")
+    )
+    thresholds = np.stack(
+        [np.column_stack([targets[h][t][code, column] for t in THRESHOLDS]) for h in config.horizons], 1
+    )
     rows = Rows(
         np.ascontiguousarray(frame.to_numpy()),
         tuple(map(str, frame.columns)),
@@ -107,6 +115,8 @@ def prepare(market: Market, config: RunConfig) -> Material:
         code,
         panel.symbols,
         origins.asi8,
+        thresholds,
+        now,
     )
     material = Material(rows, panel.times, panel.symbols, column, targets, feed_ages(panel))
     del frame, panel

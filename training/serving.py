@@ -24,16 +24,18 @@ from models.base import ENSEMBLE
 from models.boosting import LightGBM
 from models.catalogue import make
 from models.members import Member
+from models.regime_classifier import RegimeClassifier
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
+from training.contributions import Published, contributions, feature_families, member_terms
 from training.engine import Engine
 from training.evaluation import plan, run_folds
-from training.folds import code_sha256, flat, micros, training_rows, wide
+from training.folds import REGIMES, classifier_of, code_sha256, flat, micros, training_rows, wide
 from training.losses import qlike
 from training.material import Material, prepare
 from training.splits import Fold
 
-__all__ = ["Trained", "fit", "forecast", "open_model"]
+__all__ = ["Trained", "fit", "forecast", "open_model", "predicted", "serve", "since_trained"]
 
 GOLDEN_ROWS = 5000
 HISTORY = "history"
@@ -43,14 +45,26 @@ DELISTED = pd.Timedelta(days=30)
 
 @dataclass(frozen=True)
 class Trained:
-    """A model read back: configuration, members by name, their out-of-sample history, and when they were fitted."""
+    """A model read back: configuration, members by name, their out-of-sample history, and when they were fitted.
+
+    ``regimes``: the classifier beside the members, if there is one.
+    """
 
     config: RunConfig
     members: Mapping[str, Member]
+    regimes: RegimeClassifier | None
     history: pd.DataFrame
     as_of: pd.Timestamp
     sha256: str
     meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Rows of the forecast table, and what each of the ensemble's is the sum of."""
+
+    forecasts: pd.DataFrame
+    contributions: pd.DataFrame
 
 
 def fit(
@@ -60,6 +74,10 @@ def fit(
 
     The walk-forward of the months before supplies the history. Raises ``UsageError`` where there is too little of it.
     """
+    if config.walkforward.exclude:
+        raise UsageError(
+            "walkforward.exclude is for evaluations; a served model learns from every symbol: leave it out"
+        )
     view = market if as_of is None else market.as_of(as_of)
     material = prepare(view, config)
     at = material.times[-1]
@@ -73,7 +91,7 @@ def fit(
     with tempfile.TemporaryDirectory() as scratch:
         results = run_folds(folds[:-1], material, config, data, Path(scratch), Engine(jobs))
     history = pd.concat([result.forecasts for result in results]).sort_index(kind="stable")
-    members = _members(folds[-1], material, config)
+    members, regimes = _fitted(folds[-1], material, config)
     meta = {
         "config": config.model_dump(mode="json"),
         "as_of": at.isoformat(),
@@ -83,12 +101,18 @@ def fit(
         "losses": _losses(material, history, config),
     }
     saved = Artifact(meta, {}, {}, {HISTORY: flat(history)})
-    golden = material.rows.frame(material.rows.origin >= np.sort(material.rows.origin)[-GOLDEN_ROWS:][0])[0]
+    newest = material.rows.origin >= np.sort(material.rows.origin)[-GOLDEN_ROWS:][0]
+    golden = material.rows.frame(newest)[0]
     for name, member in members.items():
         saved = _pack(saved, name, member.state())
         if isinstance(member, LightGBM):
             for j in range(len(member.horizons_)):
                 saved = saved.with_golden(f"{name}/boosters/{j}", member.inputs(golden, j))
+    if regimes is not None:
+        saved = _pack(saved, REGIMES, regimes.state())
+        for k in range(len(regimes.boosters_)):
+            inputs = regimes.inputs(golden, *material.rows.regimes(newest), k % len(regimes.horizons_))
+            saved = saved.with_golden(f"{REGIMES}/boosters/{k}", inputs)
     artifact.save(saved, out)
     return Path(out)
 
@@ -99,10 +123,13 @@ def open_model(folder: str | Path) -> Trained:
     try:
         config = RunConfig.model_validate(saved.meta["config"])
         members = {m.kind: make(m.kind, m.params).restore(_unpack(saved, m.kind)) for m in config.members}
+        regimes = classifier_of(config)
+        if regimes is not None:
+            regimes.restore(_unpack(saved, REGIMES))
         history, as_of = wide(saved.tables[HISTORY]), pd.Timestamp(saved.meta["as_of"])
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise ArtifactRefused(f"{folder}: no model of this version ({error!r}); train it again") from None
-    return Trained(config, members, history, as_of, artifact.sha256(folder), saved.meta)
+    return Trained(config, members, regimes, history, as_of, artifact.sha256(folder), saved.meta)
 
 
 def forecast(
@@ -113,6 +140,18 @@ def forecast(
     model_uri: str,
     made_at: pd.Timestamp,
 ) -> pd.DataFrame:
+    """The forecasts of ``serve``."""
+    return serve(market, folder, as_of=as_of, model_uri=model_uri, made_at=made_at).forecasts
+
+
+def serve(
+    market: Market,
+    folder: str | Path,
+    *,
+    as_of: pd.Timestamp | None = None,
+    model_uri: str,
+    made_at: pd.Timestamp,
+) -> Served:
     """Rows of the forecast table at the newest origin known at ``as_of`` (None: of the market), all models.
 
     A symbol whose bar is missing at that origin is ``blocked``. Raises ``DataStale`` where the model was fitted on later
@@ -127,10 +166,8 @@ def forecast(
             f"the model was fitted as of {trained.as_of.isoformat()}, the data end at {origin.isoformat()}; import newer "
             "data, or use an older model with --model"
         )
-    rows, _ = material.rows.frame(material.rows.origin >= micros(trained.as_of))
-    newest = {name: member.predict_log(rows) for name, member in trained.members.items()}
-    tail = pd.concat(newest, axis=1, names=["member", "horizon_hours"])
-    raw = pd.concat([trained.history, tail])
+    rows, told = since_trained(trained, material)
+    raw = pd.concat([trained.history, told])
     assemblies, span = assemble(material, raw.sort_index(kind="stable"), trained.config)
     names = [*trained.members, ENSEMBLE]
     provenance = Provenance(
@@ -142,12 +179,43 @@ def forecast(
         assemblies, material, span, Origin.of(material, span), provenance, origin, origin + pd.Timedelta(hours=1),
         listed,
     )  # fmt: skip
-    return pd.concat(list(frames), ignore_index=True)
+    published = {h: Published.of(assembly, material.times[span]) for h, assembly in assemblies.items()}
+    terms = _terms(trained, rows, origin)
+    sums = contributions(terms, raw.loc[terms.index], published, material.symbols, material.times[span])
+    return Served(pd.concat(list(frames), ignore_index=True), sums)
 
 
-def _members(fold: Fold, material: Material, config: RunConfig) -> dict[str, Member]:
-    past = training_rows(fold, material.rows)
-    return {m.kind: make(m.kind, m.params).learn(past) for m in config.members}
+def _terms(trained: Trained, rows: pd.DataFrame, origin: pd.Timestamp) -> pd.DataFrame:
+    """The terms of all members' forecasts made at ``origin``; ``rows`` lead up to it."""
+    families = feature_families(trained.config)
+    newest = rows[rows.index.get_level_values("origin") == origin]
+    terms = {
+        name: member_terms(member, newest if member.independent_rows else rows, families).loc[newest.index]
+        for name, member in trained.members.items()
+    }
+    return pd.concat(terms, axis=1, names=["member", "term", "horizon_hours"])
+
+
+def since_trained(trained: Trained, material: Material) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows since the model was fitted, and what it says of them, in the columns that the history has."""
+    since = material.rows.origin >= micros(trained.as_of)
+    rows, _ = material.rows.frame(since)
+    told = predicted(trained, rows)
+    if trained.regimes is not None:
+        told = pd.concat([told, trained.regimes.logits(rows, *material.rows.regimes(since))], axis=1)
+    return rows, told
+
+
+def predicted(trained: Trained, rows: pd.DataFrame) -> pd.DataFrame:
+    """What the members say of these rows' origins: ``ln E[V]``, columns (member, horizon)."""
+    made = {name: member.predict_log(rows) for name, member in trained.members.items()}
+    return pd.concat(made, axis=1, names=["member", "horizon_hours"])
+
+
+def _fitted(fold: Fold, material: Material, config: RunConfig) -> tuple[dict[str, Member], RegimeClassifier | None]:
+    past, regimes = training_rows(fold, material.rows), classifier_of(config)
+    members = {m.kind: make(m.kind, m.params).learn(past) for m in config.members}
+    return members, None if regimes is None else regimes.learn(past)
 
 
 def _losses(material: Material, history: pd.DataFrame, config: RunConfig) -> dict[str, float]:

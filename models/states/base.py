@@ -1,8 +1,9 @@
 """What the models of hidden states share: three verbs, the check of what comes in, and a certificate of the fit.
 
 ``fit`` estimates and stands at the end of its data, ``filter`` runs the frozen model over a series from its beginning,
-``update`` absorbs one bar more. Both of the latter know the past only, and agree bit for bit. ``state`` is everything
-that ``restore`` needs to go on with the next bar, in JSON values and arrays.
+``update`` absorbs one bar more, ``advance`` many, and ``restart`` stands before the first. All of the latter know the past
+only, and agree bit for bit. ``state`` is everything that ``restore`` needs to go on with the next bar, in JSON values and
+arrays. A shallow copy goes its own way: what moves on is never written in place.
 """
 
 from __future__ import annotations

@@ -121,9 +121,21 @@ class ChangePoint(StateModel):
         """
         return self._follow(self._known_bars(X), self._unborn())
 
+    def restart(self) -> Self:
+        """Stand before any run."""
+        self._check_fitted()
+        self._runs = self._unborn()
+        return self
+
+    def advance(self, X: ArrayLike) -> Array:
+        """``update`` by each bar of ``X`` (T,); rows of ``filter`` (T, 2)."""
+        x = self._known_bars(X)
+        self._runs = self._runs.copy()
+        return self._follow(x, self._runs)
+
     def update(self, x: ArrayLike) -> Array:
         """Absorb the next bar in O(window) and return its row of ``filter`` (2,), bit for bit."""
-        row: Array = self._follow(self._known_bar(x)[None], self._runs)[0]
+        row: Array = self.advance(self._known_bar(x)[None])[0]
         return row
 
     @property

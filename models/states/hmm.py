@@ -100,10 +100,26 @@ class GaussianHMM(StateModel):
         forward(x, self.startprob_.copy(), *self._density, filtered)
         return filtered
 
+    def restart(self) -> Self:
+        """Stand before any bar, at ``startprob_``."""
+        self._check_fitted()
+        self._predicted, self.filtered_ = self.startprob_.copy(), self.startprob_.copy()
+        return self
+
+    def advance(self, X: ArrayLike) -> Array:
+        """``update`` by each bar of ``X`` (T, d), one or more; P(s_t | data <= t) (T, K)."""
+        x = self._known_bars(X)
+        filtered: Array = np.empty((len(x), self.n_states))
+        self._predicted = self._predicted.copy()
+        forward(x, self._predicted, *self._density, filtered)
+        self.filtered_ = filtered[-1].copy()
+        return filtered
+
     def update(self, x: ArrayLike) -> Array:
         """Absorb the next bar (d,) in O(1) and return P(s_t | data <= t) (K,), bit for bit that of ``filter``."""
         bar = self._known_bar(x)
         filtered: Array = np.empty(self.n_states)
+        self._predicted = self._predicted.copy()
         absorb(bar, self._predicted, *self._density, filtered)
         self.filtered_ = filtered
         return filtered.copy()

@@ -115,9 +115,23 @@ class JumpModel(StateModel):
         """What each state costs (T, K) more than the one that ``filter`` gives, as known at that bar."""
         return self._follow(self._known_bars(X), np.zeros(self.n_states))[0]
 
+    def restart(self) -> Self:
+        """Stand before any bar."""
+        self._check_fitted()
+        self._cost = np.zeros(self.n_states)
+        return self
+
+    def advance(self, X: ArrayLike) -> Array:
+        """``update`` by each bar of ``X`` (T, d), one or more; what each state costs (T, K), as ``costs``."""
+        x = self._known_bars(X)
+        self._cost = self._cost.copy()
+        costs, best, _ = self._follow(x, self._cost)
+        self.state_ = int(best[-1])
+        return costs
+
     def update(self, x: ArrayLike) -> int:
         """Absorb the next bar (d,) in O(1) and return its state, that of ``filter``."""
-        self.state_ = int(self._follow(self._known_bar(x)[None], self._cost)[1][0])
+        self.advance(self._known_bar(x)[None])
         return self.state_
 
     def smooth(self, X: ArrayLike) -> Labels:

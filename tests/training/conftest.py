@@ -11,7 +11,7 @@ import pytest
 
 from features.market import Market
 from features.sources.simulated import simulate
-from training.config import Component, RunConfig, WalkForward
+from training.config import Component, Regimes, RunConfig, WalkForward
 from training.evaluation import Evaluation, evaluate
 from training.material import Material, prepare
 
@@ -56,7 +56,9 @@ def market() -> Market:
 def config() -> RunConfig:
     plain = tuple(Component(kind=kind) for kind in ("ewma", "har", "har_seasonal", "gjr"))
     trees = Component(kind="lightgbm", params={"rounds": 30, "min_data_in_leaf": 50})
-    return RunConfig(horizons=(1, 4), members=(*plain, trees), walkforward=WalkForward(warmup_months=1))
+    regimes = Regimes(params={"rounds": 10, "rounds_stressed": 5, "min_data_in_leaf": 50})
+    walkforward = WalkForward(warmup_months=1)
+    return RunConfig(horizons=(1, 4), members=(*plain, trees), walkforward=walkforward, regimes=regimes)
 
 
 @pytest.fixture(scope="session")

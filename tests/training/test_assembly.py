@@ -13,6 +13,7 @@ import pytest
 from features.market import Market
 from models import table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, PROBABILITIES, THRESHOLDS
+from models.regimes import CLASSIFIED
 from training.assembly import DEGRADING, Origin, Provenance, _status, assemble, records, table_rows
 from training.config import RunConfig
 from training.evaluation import Evaluation
@@ -233,7 +234,7 @@ def test_columns_beside_the_members_are_inputs(members: pd.DataFrame, material: 
     made, span = records(material, wider, config)
     plain, plain_span = records(material, members, config)
     assert span == plain_span
-    assert [sorted(record.inputs) for record in made] == [[], ["logit_stress"]]
+    assert [sorted(record.inputs) for record in made] == [sorted(CLASSIFIED), sorted([*CLASSIFIED, "logit_stress"])]
     for number in (0, 1234, len(members) - 1):
         symbol, origin = members.index[number]
         cell = material.symbols.index(symbol), material.times[span].get_loc(origin)

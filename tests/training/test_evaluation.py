@@ -134,10 +134,15 @@ def test_scores_are_those_of_the_files(market: Market, config: RunConfig, evalua
     assert all(r["qlike"] is not None for r in rows.values())
 
 
-def test_weights_and_importance_are_shares(config: RunConfig, evaluation: Evaluation) -> None:
+def test_weights_are_shares_and_importance_tells_how_far_features_move_a_forecast(
+    config: RunConfig, evaluation: Evaluation
+) -> None:
     np.testing.assert_allclose(evaluation.weights.sum(axis=1), 1.0, rtol=1e-12)
     assert set(evaluation.weights.index.get_level_values("horizon_hours")) == set(config.horizons)
-    np.testing.assert_allclose(evaluation.importance.sum(axis=0), 1.0, rtol=1e-9)
+    assert list(evaluation.importance.columns) == list(config.horizons)
+    assert set(evaluation.importance.index.get_level_values("member")) == {"lightgbm"}
+    assert (evaluation.importance >= 0).all(axis=None)
+    assert evaluation.importance.max().between(0.01, 1.0).all()
 
 
 def test_the_summary_names_every_horizon_and_model(config: RunConfig, evaluation: Evaluation) -> None:
@@ -252,6 +257,7 @@ def test_finished_folds_are_kept_and_foreign_or_damaged_ones_made_again(
     assert sorted(file.name for file in (out / "folds").iterdir()) == FOLDS
     assert sorted(file.name for file in out.iterdir()) == [
         ".lock",
+        "contributions.parquet",
         "diagnostics.json",
         "folds",
         "forecasts.parquet",

@@ -16,9 +16,10 @@ from features.leakage import poisoned
 from features.market import Market
 from models import artifact, table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, THRESHOLDS
+from models.regimes import CLASSIFIED
 from training.config import RunConfig, WalkForward
 from training.evaluation import Evaluation, evaluate, plan
-from training.folds import forecast_fold, read_fold, state_sha256
+from training.folds import REGIMES, forecast_fold, read_fold, state_sha256
 from training.material import Material, prepare
 from training.serving import Trained, fit, forecast, open_model
 
@@ -54,7 +55,10 @@ def served(market: Market, folder: Path, as_of: pd.Timestamp) -> pd.DataFrame:
 
 def test_a_fit_has_the_parameters_of_the_fold_at_the_same_border(evaluation: Evaluation, trained: Trained) -> None:
     fold = read_fold(evaluation.out / "folds" / "20230601T0000")
-    assert {name: state_sha256(member) for name, member in trained.members.items()} == fold.params_sha256
+    assert trained.regimes is not None
+    assert len(trained.regimes.boosters_) == 2 * len(trained.config.horizons)
+    fitted = {**trained.members, REGIMES: trained.regimes}
+    assert {name: state_sha256(part) for name, part in fitted.items()} == fold.params_sha256
     assert trained.as_of == BORDER
 
 
@@ -71,6 +75,10 @@ def test_restored_members_forecast_the_fold_to_the_bit(
     fold = read_fold(evaluation.out / "folds" / "20230601T0000").forecasts
     for name, member in trained.members.items():
         assert member.predict_log(rows).to_numpy().tobytes() == fold[name].to_numpy().tobytes(), name
+    assert trained.regimes is not None
+    told = trained.regimes.logits(rows, *material.rows.regimes(june))
+    assert np.isfinite(told.to_numpy()).any()
+    assert told.to_numpy().tobytes() == fold[list(CLASSIFIED)].to_numpy().tobytes()
 
 
 def test_a_rolling_window_and_an_embargo_hold_in_training_too(market: Market, quick: RunConfig, tmp_path: Path) -> None:

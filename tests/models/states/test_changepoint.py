@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -158,3 +159,13 @@ def test_wrong_use_and_hopeless_data_are_refused(series: Array) -> None:
         ChangePoint().fit(np.full(100, 3.0))
     with pytest.raises(DataInvalid, match="infinite"):
         ChangePoint().fit(series).update(np.inf)
+
+
+def test_advance_is_the_filter_from_where_it_stands_and_a_copy_goes_its_own_way(series: Array) -> None:
+    model = ChangePoint(window=40).fit(series)
+    whole = model.filter(series)
+    model.restart()
+    np.testing.assert_array_equal(model.advance(series[:50]), whole[:50])
+    twin = copy.copy(model)
+    np.testing.assert_array_equal(twin.advance(series[50:]), whole[50:])
+    np.testing.assert_array_equal(model.update(series[50]), whole[50])

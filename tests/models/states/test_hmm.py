@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import logging
@@ -263,3 +264,16 @@ def test_clone_keeps_arguments_and_nothing_else(fitted: GaussianHMM) -> None:
     copy = clone(GaussianHMM(3, "variance", 2, 7, 1e-3, 50))
     assert copy.get_params() == GaussianHMM(3, "variance", 2, 7, 1e-3, 50).get_params()
     assert not hasattr(clone(fitted), "means_")
+
+
+def test_advance_is_the_filter_from_where_it_stands_and_a_copy_goes_its_own_way(bars: Array) -> None:
+    x = bars.copy()
+    x[40:43] = np.nan
+    model = GaussianHMM(2).fit(x)
+    whole = model.filter(x)
+    model.restart()
+    np.testing.assert_array_equal(model.advance(x[:50]), whole[:50])
+    twin = copy.copy(model)
+    np.testing.assert_array_equal(twin.advance(x[50:]), whole[50:])
+    np.testing.assert_array_equal(model.update(x[50]), whole[50])
+    np.testing.assert_array_equal(model.filtered_, whole[50])

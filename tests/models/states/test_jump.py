@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 
@@ -171,3 +172,13 @@ def test_wrong_use_and_hopeless_data_are_refused(fitted: JumpModel, bars: Array)
         fitted.filter(np.where(np.arange(20).reshape(10, 2) == 7, -np.inf, 1.0))
     with pytest.raises(DataInvalid, match="39 values"):
         JumpModel(2).fit(np.arange(39.0))
+
+
+def test_advance_is_costs_from_where_it_stands_and_a_copy_goes_its_own_way(bars: Array) -> None:
+    model = JumpModel(2, jump_penalty=5.0).fit(bars)
+    costs, states = model.costs(bars), model.filter(bars)
+    model.restart()
+    np.testing.assert_array_equal(model.advance(bars[:50]), costs[:50])
+    twin = copy.copy(model)
+    np.testing.assert_array_equal(twin.advance(bars[50:]), costs[50:])
+    assert (twin.state_, model.update(bars[50])) == (states[-1], states[50])
