@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import kernels
+from features.measures import VARIANCE_FLOOR
 from models.base import (
     ENSEMBLE,
     EXCURSION_COLUMNS,
@@ -54,6 +55,7 @@ Array = npt.NDArray[np.float64]
 
 SAMPLE_HOURS: Final = 365 * DAY
 LONG_SAMPLE_HOURS: Final = 2 * SAMPLE_HOURS
+LOG_FLOOR: Final = float(np.log(VARIANCE_FLOOR)) + 1e-6
 STATE_HALF_LIFE: Final = 30.0 * DAY
 ABOVE: Final = ("above_normal", "above_stress", "above_crisis")
 """Fields of the probabilities that V exceeds the three thresholds."""
@@ -133,12 +135,15 @@ class Spread:
     @classmethod
     def learn(cls, past: Past, at: int, outcome: str, scale: str, sides: Sequence[int]) -> Spread:
         """From the field ``outcome`` of resolved rows, and the field ``scale`` as it was on them."""
+        # An interval in which the price stood still says nothing of how far it moves: a symbol that never trades would
+        # otherwise rule the pooled width.
+        moves = np.where(past["log_variance"] > LOG_FLOOR, past[outcome], np.nan)
         span = window(at, past.horizon, SAMPLE_HOURS)
-        moved, forecast = past[outcome][:, span] / past["sigma"][:, span], past["forecast"][:, span]
+        moved, forecast = moves[:, span] / past["sigma"][:, span], past["forecast"][:, span]
         width = Width.learn(moved**2, forecast, past.first_hour + span.start)
         law = Law.learn(moved / width.at(forecast), np.ones_like(moved), past.horizon, centred=False)
         span = window(at, past.horizon, SAMPLE_HOURS if past.horizon == 1 else LONG_SAMPLE_HOURS)
-        standard = past[outcome][:, span] / past[scale][:, span]
+        standard = moves[:, span] / past[scale][:, span]
         return cls(width, law, {side: Tail.learn(standard, side, past.horizon) for side in sides})
 
     def at(self, hours: Hours) -> Residuals:

@@ -111,8 +111,9 @@ class Path(Family):
         r = panel.log_return / np.exp(0.5 * panel.log_season)
         yield Column("log_return_1h", panel.log_return, "ln(close/close_1h)", "ln price", 1, sign="-")
         yield Column("log_season_1h", panel.log_season, "ln S of the bar just ended", "ln variance", 1)
-        size = np.log(r**2 + 1e-9) - _log(panel.ewma(panel.deseasonalised, 24))
-        yield Column("log_rsq_excess_1h", size, "ln(r^2/S + 1e-9) - ln ew_24h(v/S)", "ln variance", 143, sign="+")
+        # The floor moves with the market's own variance: scaled returns must not change the feature.
+        size = np.log(r**2 / np.exp(_log(panel.ewma(panel.deseasonalised, 24))) + 1e-4)
+        yield Column("log_rsq_excess_1h", size, "ln(r^2/(S ew_24h(v/S)) + 1e-4)", "ln variance", 143, sign="+")
         # Clipped like the variance: one crash hour must not rule a trend for weeks.
         bound = 3.0 * np.sqrt(panel.shift(panel.ewma(panel.deseasonalised, 24), 1))
         clipped = np.clip(r, -bound, bound)
