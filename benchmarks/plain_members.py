@@ -36,6 +36,7 @@ Predict = Callable[[pd.DataFrame], Array]
 PERCENT: Final = 100.0  # arch wants returns of order one
 COLUMNS: Final = ["log_return_1h", "log_season_1h"]
 SEASON, SCHEDULED = "log_season_ahead_", "log_scheduled_ahead_"
+MEMBERS: Final = ("ewma", "har", "har_seasonal", "har_x", "garch", "gjr", "lightgbm")
 ON_SEASONAL_HAR: Final = ("har_seasonal", "har_x", "lightgbm")
 HAR_STEPS: Final = 6
 HAR_BOUND: Final = 20.0  # of the working residual V / F - 1
@@ -223,7 +224,8 @@ def har_x(fold: Fold, settings: HARX, har: Predict, ahead: Array) -> Array:
 def garch(fold: Fold, name: str, settings: SeasonalGARCH, seconds: Seconds) -> Array:
     """arch on each symbol's deseasonalised returns, one cold fit, then the frozen filter's analytic forecasts.
 
-    Gaps are dropped: arch knows none. A symbol too young for a fit stays without a forecast.
+    Gaps are dropped: arch knows none. A symbol too young for a fit stays without a forecast. Parameters are not shrunk, and
+    what the filter says is not calibrated: that much less is done here.
     """
     out = []
     with seconds.of(name):

@@ -43,7 +43,7 @@ import numpy as np
 import pandas as pd
 from measuring import Child, Gate, Result, Timing, child, machine, note, of, tell, undated
 from plain_loop import boosting, boosting_counted, fold_file, loop, spread, total
-from plain_members import Seconds
+from plain_members import MEMBERS, Seconds
 
 from features.market import Market
 from training.config import RunConfig
@@ -99,7 +99,10 @@ def _span(store: Path) -> tuple[pd.Timestamp, pd.Timestamp]:
 
 
 def _config(given: argparse.Namespace, *more: str) -> RunConfig:
-    return RunConfig.load(overrides=[f"horizons=[{given.horizons}]", *given.set, *more])
+    """What the peer has, too: its members, and no classifier."""
+    members = ", ".join(f'{{kind = "{kind}"}}' for kind in MEMBERS)
+    peer = [f"members=[{members}]", "regimes.classifier=false", f"horizons=[{given.horizons}]"]
+    return RunConfig.load(overrides=[*peer, *given.set, *more])
 
 
 def results(given: argparse.Namespace) -> Iterator[Result]:

@@ -28,7 +28,7 @@ def earlier(x: Array, hours: int) -> Array:
     return out
 
 
-VARIANCE = "rv|ew|trend|season|rsq"
+VARIANCE = "rv|ew|trend|season|rsq|quarticity"
 MARKET = "market|breadth|concentration|burst|contagion|connectedness"
 FUNDING = {"funding_rate_1h", "abs_funding_rate_1h", "funding_sum_72h", "funding_surprise_168h"}
 

@@ -31,7 +31,11 @@ def test_parameters_reach_the_constructor() -> None:
 @pytest.mark.parametrize(
     ("kind", "params", "told"),
     [
-        ("lightgbn", {}, r"unknown member kind 'lightgbn', did you mean 'lightgbm'\?; kinds are ewma, ewma_seasonal, har"),
+        (
+            "lightgbn",
+            {},
+            r"unknown member kind 'lightgbn', did you mean 'lightgbm'\?; kinds are ewma, ewma_seasonal, har",
+        ),
         ("????", {}, r"unknown member kind '\?{4}'; kinds are"),
         ("lightgbm", {"round": 3}, r"'lightgbm' has no parameter 'round', did you mean 'rounds'\?; parameters are"),
         ("gjr", {"o": 2}, r"'gjr' has no parameter 'o'"),

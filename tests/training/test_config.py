@@ -66,7 +66,10 @@ def test_an_empty_file_is_the_recommended_ensemble(write) -> None:
     config = RunConfig.load(write(""))
     assert config == RunConfig.recommended() == RunConfig.load()
     kinds = [member.kind for member in config.members]
-    assert kinds == ["ewma", "har", "har_seasonal", "har_x", "garch", "gjr", "lightgbm"]
+    assert kinds == [
+        *("ewma", "har", "har_seasonal", "har_scheduled", "harq", "har_wls"),
+        *("garch", "gjr", "har_x", "lightgbm"),
+    ]
     assert config.horizons == (1, 4, 24, 72)
     assert config.walkforward.refit_months == 1
 
@@ -154,7 +157,7 @@ def test_overrides_reach_every_setting(write) -> None:
         ("horizons=[1,", "no TOML value"),
         ("horizons=", "'nothing' is no TOML value"),
         ("members.arima.params.p=1", "no item arima in that list; it has ewma, har"),
-        ("members.9={}", "no item 9"),
+        ("members.10={}", "no item 10"),
         ("proxy.x=1", "proxy is 'garman_klass', it has no key x"),
         ("walkforward.warmup_month=6", "did you mean `walkforward.warmup_months`"),
         (
