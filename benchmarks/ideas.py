@@ -29,6 +29,7 @@ from features.families.scheduled import Scheduled
 from features.market import Market
 from features.panel import Panel
 from features.schedule import Schedule, scheduled
+from features.store import write_atomically
 from models.boosting import UNUSED_PREFIXES, LightGBM, equal_by_symbol
 from models.combination import level
 from models.distribution import States
@@ -40,7 +41,7 @@ from models.screening import daily_losses, model_confidence_set
 from models.training_rows import TrainingRows
 from training.comparison import gain
 from training.config import RunConfig
-from training.folds import Rows, micros, training_rows
+from training.folds import Rows, code_sha256, micros, training_rows
 from training.material import Material, prepare
 from training.splits import Fold
 
@@ -120,13 +121,14 @@ class Study:
     panel: Panel
     material: Material
     folds: tuple[Fold, ...]
+    data_sha256: str
 
     @classmethod
     def open(cls, store: Path) -> Study:
         market = Market.open(store).as_of(END + pd.Timedelta(days=4))
         borders = pd.date_range(START, END, freq="3MS")
         folds = tuple(Fold(k, a, b, None, a) for k, (a, b) in enumerate(pairwise(borders)))
-        return cls(Panel(market), prepare(market, RunConfig()), folds)
+        return cls(Panel(market), prepare(market, RunConfig()), folds, market.data_sha256)
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -415,13 +417,14 @@ def main() -> int:
         parser.error("name a store of real data: --store DIR")
     study = Study.open(asked.store)
     STUDIES[id(study)] = study
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    made_of = {"data_sha256": study.data_sha256, "code_sha256": code_sha256()}
     for name, (what, idea) in IDEAS.items():
-        if name not in asked.only or any(line["idea"] == name for line in known):
+        if name not in asked.only or any({**line, "idea": name, **made_of} == line for line in known):
             continue
         found = list(figures(study, idea))
-        with asked.out.open("a") as file:
-            file.write(json.dumps({"idea": name, "what": what, "figures": found}) + "\n")
+        known = [line for line in known if line["idea"] != name]
+        known.append({"idea": name, "what": what, "figures": found, **made_of})
+        write_atomically(asked.out, "".join(json.dumps(line) + "\n" for line in known).encode())
         told = "  ".join(f"{f['hours']} h {100 * f['gain']:+.2f} %" for f in found)
         print(f"{name:22} {told}", file=sys.stderr, flush=True)
     return 0

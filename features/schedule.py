@@ -3,8 +3,9 @@
 ``calendars/united_states.csv`` holds the statements of the Federal Open Market Committee, consumer prices and the employment
 situation, by date and hour in New York, as announced by federalreserve.gov/monetarypolicy/fomccalendars.htm and
 bls.gov/schedule. Both publish a year's dates before the year begins; here a date counts as known from the first of December
-before its year. Meetings that were called at short notice (March 2020) are not in it, nor is the one they replaced. The file
-ends where its last row does: after that nothing is scheduled, and forecasts are those without a calendar.
+before its year. Meetings that were called at short notice (March 2020) are not in it, nor is the one they replaced. Each kind
+ends at its own last row: after that none of it is scheduled, and forecasts are those without. The file is there to be
+extended.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from features.errors import DataInvalid
 
 __all__ = ["CALENDAR", "RELEASES", "Schedule", "scheduled"]
 
@@ -39,8 +42,9 @@ class Schedule:
 
     @property
     def end(self) -> pd.Timestamp:
-        """Close of the last scheduled bar."""
-        return pd.Timestamp(int(self.hour[-1]), unit="h", tz="UTC")
+        """Close of the last bar until which every kind is scheduled."""
+        last = min(int(self.hour[self.kind == kind][-1]) for kind in np.unique(self.kind))
+        return pd.Timestamp(last, unit="h", tz="UTC")
 
 
 @cache
@@ -52,5 +56,10 @@ def scheduled() -> Schedule:
     hour = np.asarray(local.tz_convert("UTC").floor("h").as_unit("s").asi8 // 3600 + 1)
     december = pd.DatetimeIndex([pd.Timestamp(year - 1, 12, 1, tz="UTC") for year in local.year])
     kind = pd.Index(RELEASES).get_indexer(pd.Index(rows["release"])).astype(np.int64)
+    if (kind < 0).any():
+        row = int(np.flatnonzero(kind < 0)[0])
+        raise DataInvalid(
+            f"{CALENDAR}, row {row + 2}: release {rows['release'][row]!r} is none of {', '.join(RELEASES)}; correct its name"
+        )
     order = np.argsort(hour, kind="stable")
     return Schedule(kind[order], hour[order], np.asarray(december.as_unit("s").asi8 // 3600)[order])

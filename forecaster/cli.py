@@ -284,8 +284,9 @@ def scorecard(
     start: Annotated[str, Option("--start", metavar="T", help="First origin.")] = "2023-07-01",
     end: Annotated[str, Option("--end", metavar="T", help="End of the origins, exclusive.")] = "2025-07-01",
     long_start: Annotated[
-        str, Option("--long-start", metavar="T", help="First origin of symbols with two years of history by then.")
-    ] = "2022-07-01",
+        str | None,
+        Option("--long-start", metavar="T", help="First origin of symbols with two years of history; a year before."),
+    ] = None,
     card: Annotated[Path | None, Option("--card", metavar="FILE", help="The model card to write.")] = None,
     jobs: Jobs = None,
     engine: EngineName = None,

@@ -26,7 +26,8 @@ __all__ = ["LightGBM", "clocked", "equal_by_symbol", "is_level", "train_time"]
 
 Array = npt.NDArray[np.float64]
 
-# Raw ladders repeat the deseasonalised ones; ages of feeds tell symbols apart and little else.
+# Raw ladders repeat the deseasonalised ones; ages of feeds tell symbols apart and little else; some columns are other
+# members' own.
 UNUSED_PREFIXES = (
     *("log_rv_raw_", "log_ew_raw_", "log_ew_24h", "log_ew_down_", "log_hourly_quarticity"),
     *("log_season_ahead_", "log_scheduled_ahead_", "age_", "log_listing_age"),

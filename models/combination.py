@@ -125,10 +125,10 @@ class Combine(Part[Array]):
         span = window(at, past.horizon, SCREEN_HOURS)
         stack = past.stack([levelled(m) for m in self.members], span)
         losses = daily_losses(stack, past["variance"][:, span], past.first_hour + span.start)
-        if len(losses) < MINIMUM_SCREEN_DAYS:
-            return every
         # Days of an interval longer than one overlap.
         block = BLOCK_DAYS + math.ceil(past.horizon / DAY) - 1
+        if len(losses) < max(MINIMUM_SCREEN_DAYS, 2 * block):
+            return every
         return np.flatnonzero(model_confidence_set(losses, block, size=self.screen, reps=SCREEN_DRAWS))
 
     def apply(self, state: Array, hours: Hours) -> Made:

@@ -1,7 +1,7 @@
 """Online conformal correction of the published quantiles: each symbol's quantile at each level follows what was realised.
 
 A quantile ``q`` at level ``p``, in units ``u`` of the law's own width, is moved to ``q + theta u``. Whenever an interval ends,
-``theta`` makes a step of gradient descent on the pinball loss of the quantile that was issued at its origin,
+``theta`` makes a step of gradient descent on the pinball loss of the law's quantile at its origin, as it is corrected by now,
 
     ``theta <- (1 - leak) theta + step (p - 1{y < q + theta u})``,
 
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from models.base import ENSEMBLE, EXCURSION_COLUMNS, RETURN_LEVELS, SHORTFALL_LEVELS, VARIANCE_LEVELS
+from models.distribution import LOG_FLOOR
 from models.parts import Hours, Made, Sequential
 from models.past import Past
 from models.trailing import DAY
@@ -125,6 +126,8 @@ def _resolved(hours: Hours) -> Array:
     """What came of the origins a horizon before these hours, (n_families, n_symbols, n_hours)."""
     first, stop = hours.span.start - hours.horizon, max(hours.span.stop - hours.horizon, 0)
     known = hours.past.stack(list(FAMILIES), slice(max(first, 0), stop))
+    # A price that stood still says nothing of how far it moves.
+    known[1:, known[0] <= LOG_FLOOR] = np.nan
     missing = hours.span.stop - hours.span.start - known.shape[2]
     return np.concatenate([np.full((*known.shape[:2], missing), np.nan), known], axis=2)
 

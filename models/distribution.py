@@ -160,7 +160,7 @@ class ReturnLaw(Part[Spread]):
     makes = ("scale_return",)
 
     def learn(self, past: Past, at: int) -> Spread:
-        """From the rows of the last year, the tails from two."""
+        """From the rows of the last year, the tails beyond one hour from two."""
         return Spread.learn(past, at, "log_return", "scale_return", (-1, 1))
 
     def apply(self, state: Spread, hours: Hours) -> Made:
@@ -176,11 +176,16 @@ class ReturnLaw(Part[Spread]):
             else:
                 out[name] = law.quantile(p)
         # Tails and middle are standardised apart; where the sample is odd enough for them to cross, the wider one holds.
-        for lower, upper in pairwise(RETURN_LEVELS):
-            out[upper] = np.maximum(out[upper], out[lower])
+        names = list(RETURN_LEVELS)
+        middle = names.index("ret_q500")
+        for inner, outer in pairwise(names[middle::-1]):
+            out[outer] = np.minimum(out[outer], out[inner])
+        for inner, outer in pairwise(names[middle:]):
+            out[outer] = np.maximum(out[outer], out[inner])
         for name, p in SHORTFALL_LEVELS.items():
             side = -1 if p < 0.5 else 1
-            out[name] = side * scale * state.tails[side].shortfall(max(p, 1 - p))
+            beyond = scale * state.tails[side].shortfall(max(p, 1 - p))
+            out[name] = side * np.maximum(side * out[name.replace("es", "q")], beyond)
         return Made({"scale_return": scale}, {ENSEMBLE: out})
 
 
@@ -194,7 +199,7 @@ class ExcursionLaw(Part[Spread]):
         self.makes = (f"scale_{side}",)
 
     def learn(self, past: Past, at: int) -> Spread:
-        """From the rows of the last year, the tails from two."""
+        """From the rows of the last year, the tails beyond one hour from two."""
         return Spread.learn(past, at, "fall" if self.side == "long" else "rise", f"scale_{self.side}", (1,))
 
     def apply(self, state: Spread, hours: Hours) -> Made:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +26,11 @@ from models.training_rows import TrainingRows
 __all__ = ["HeavyX"]
 
 Array = npt.NDArray[np.float64]
-Weights: TypeAlias = tuple[Array, Array, float]
 
 LADDER: Final = tuple(f"log_rv_{hours}h" for hours in (1, 24, 168, 720))
 MARKET: Final = ("market_log_ew_3h", "market_log_ew_168h")
 # Inputs in the order of the filter: the slow ones, then the fast ones (v~, r~^2, r~^2 of falling hours).
 SLOW: Final = ("month", "week", "day", "market")
-FAST: Final = ("variance", "square", "negative_square")
 MINIMUM_HOURS: Final = 24 * 30
 FIT_EVERY_HOURS: Final = 3
 # Where the search for the weights begins: those of the inputs, in order, and of the variance itself.
@@ -89,7 +87,12 @@ class HeavyX(HourlyFilter):
         if not sum(np.isfinite(sample.target).sum() for sample in samples):
             raise DataInvalid("model 'heavy_x': no symbol has 30 days of hours with labels; import more history")
         inputs = np.concatenate([sample.inputs for sample in samples])
-        mean = inputs[np.isfinite(inputs).all(axis=1)].mean(axis=0)
+        complete = inputs[np.isfinite(inputs).all(axis=1)]
+        if not len(complete) or not (complete.mean(axis=0) > 0).all():
+            raise DataInvalid(
+                "model 'heavy_x': no hours have all its inputs, or prices stood still in them; import more history"
+            )
+        mean = complete.mean(axis=0)
         self.scale_ = mean / mean[len(SLOW)]
 
         def loss(logs: Array) -> float:

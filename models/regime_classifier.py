@@ -1,7 +1,7 @@
 """The classifier of regimes: boosted corrections of the exceedance probabilities that a linear forecast implies.
 
 ``P(V > tau | x)`` is, for any threshold ``tau``, a logit that the panel HAR-X implies through a normal law of ``ln V - ln F``,
-plus trees. One booster learns it at four thresholds of each row at once, the regimes' three and one between the lower two,
+plus trees. One booster learns it at four thresholds of each row at once, the regimes' three and one at half that of stress,
 since each alone is crossed too rarely to learn from (distribution regression: Foresi and Peracchi, 1995, J. American
 Statistical Association 90). That booster is the onset model: it is trained only on rows that are calm or normal now, where
 "stress or crisis next" is the onset. Rows that are stressed already get its answer and a second one's, which begins there.

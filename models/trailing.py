@@ -17,7 +17,7 @@ import pandas as pd
 
 from features.panel import FIRST_MONDAY_HOUR, MICROSECONDS_PER_HOUR, WEEK
 
-__all__ = ["DAY", "FOUR_WEEKS", "carry_forward", "refreshes", "strikes", "trailing_level", "window"]
+__all__ = ["DAY", "FOUR_WEEKS", "refreshes", "strikes", "trailing_level", "window"]
 
 Array = npt.NDArray[np.float64]
 
@@ -32,14 +32,8 @@ def refreshes(times: pd.DatetimeIndex, every: int) -> npt.NDArray[np.int64]:
     return np.union1d([0], at).astype(np.int64)
 
 
-def carry_forward(values: Array, at: npt.NDArray[np.int64], hours: int) -> Array:
-    """Spread ``values`` (…, n_refreshes) over the hours from each refresh to the next: (…, n_hours)."""
-    newest = np.searchsorted(at, np.arange(hours), side="right") - 1
-    return np.asarray(values[..., newest])
-
-
 def strikes(first_hour: int, columns: slice, every: int) -> npt.NDArray[np.int64]:
-    """The same among ``columns`` of a complete grid whose column 0 is ``first_hour`` since the epoch, without column 0."""
+    """Those of ``columns`` of a complete grid, whose column 0 is ``first_hour`` since the epoch, that are such refreshes."""
     wait = (FIRST_MONDAY_HOUR - first_hour - columns.start) % every
     return np.arange(columns.start + wait, columns.stop, every, dtype=np.int64)
 

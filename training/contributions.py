@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from models.base import ENSEMBLE, TIMESTAMP
-from models.explanation import joint, shares, stored
+from models.explanation import REMAINDER, in_order, joint, shares, stored
 from models.members import Member
 from training.config import RunConfig
 
@@ -197,7 +197,15 @@ def merge(frame: pd.DataFrame, path: Path) -> None:
         old = pq.read_table(path, partitioning=None).to_pandas().set_index(list(KEY))
         kept = old[~old.index.isin(frame.set_index(list(KEY)).index)].reset_index()
         frame = pd.concat([kept, frame]) if len(kept) else frame
-    write([frame], path)
+    write([frame[_columns(frame.columns)]], path)
+
+
+def _columns(names: Iterable[str]) -> list[str]:
+    """The key, the terms in the order in which they are added, the remainder last of them, and the weights."""
+    given = list(names)
+    terms = in_order(name.removeprefix(TERM) for name in given if name.startswith(TERM))
+    ordered = [*(name for name in terms if name != REMAINDER), *(name for name in terms if name == REMAINDER)]
+    return [*KEY, *(TERM + name for name in ordered), *(name for name in given if name.startswith(WEIGHT))]
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

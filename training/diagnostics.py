@@ -19,6 +19,7 @@ from training import alarms, losses
 from training.claims import equal_ability, superiority
 from training.comparison import diebold_mariano, gain, newey_west_lags
 from training.multiplicity import holm
+from training.published_law import coverage_by_month, pit
 from training.reliability import reliability
 from training.risk import back_tests, filtered_comparison, stack
 from training.sample import Sample, samples, scored
@@ -36,7 +37,7 @@ _STRESS: Final = ("p_stress", "p_crisis")
 _BY_MODEL: Final = ("coverage", "pooled")
 _LISTS: Final = (
     *("coverage", "gains", "pooled", "tests", "superiority", "strata"),
-    *("risk", "shortfall", "reliability", "alarm_curves", "alarm_points"),
+    *("risk", "shortfall", "reliability", "alarm_curves", "alarm_points", "pit", "coverage_by_month"),
 )
 _GAIN_COLUMNS: Final = (
     "horizon_hours",
@@ -92,7 +93,8 @@ def diagnostics(
         horizon: origins with a complete target, how many of them it forecast, and how many were scored),
         ``gains`` (the rows of ``headline``), ``pooled`` (hits and calibration error over all symbols), ``tests`` (of equal
         ability, per opponent), ``superiority`` (over all models at once), ``strata``, ``risk`` and ``shortfall`` (see
-        ``training.risk``), ``reliability``, ``alarm_curves`` and ``alarm_points`` (of 24 h, see ``training.alarms``).
+        ``training.risk``), ``reliability``, ``alarm_curves`` and ``alarm_points`` (of 24 h, see ``training.alarms``),
+        ``pit`` and ``coverage_by_month`` of the model's law of returns and variances (see ``training.published_law``).
     """
     found = samples(forecasts, realised, start, end)
     return joined(diagnose(sample, model, opponents, realised, tried) for sample in found)
@@ -127,7 +129,13 @@ def diagnose(
         "reliability": [key | row for m, key in enumerate(keys) for row in _reliability(sample, m, (model, REFERENCE))],
         "alarm_curves": [],
         "alarm_points": [],
+        "pit": [],
+        "coverage_by_month": [],
     }
+    if model in sample.models:
+        own = sample.models.index(model)
+        told["pit"] = [hours | row for row in pit(sample, own)]
+        told["coverage_by_month"] = [hours | row for row in coverage_by_month(sample, own)]
     if REFERENCE in rivals:
         rows = gains_by_stratum(sample, model, REFERENCE, now)
         told["strata"] = [hours | {"opponent": REFERENCE} | row for row in rows]

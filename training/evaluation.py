@@ -30,7 +30,7 @@ from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import Component, RunConfig
 from training.contributions import CONTRIBUTIONS, explained, feature_families, write
 from training.costs import Meter
-from training.diagnostics import diagnose, joined
+from training.diagnostics import OPPONENTS, diagnose, joined
 from training.engine import Engine, Progress
 from training.folds import (
     FoldResult,
@@ -130,7 +130,8 @@ def evaluate(
     same to the byte. ``symbols`` limits the rows written; members learn from all. ``engine``: where folds are made (None: by
     ``jobs`` processes of this machine); no result depends on it. ``meter`` counts what each stage costs.
 
-    Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown, ``DataStale`` where the data end
+    Raises ``UsageError`` where ``start`` leaves too little history or a symbol is unknown or none is left to learn
+    from, ``DataStale`` where the data end
     before ``start``, ``Locked`` where another process writes to ``out``, ``Interrupted`` when stopped.
     """
     first, last, folder = utc(start), utc(end), Path(out)
@@ -138,6 +139,7 @@ def evaluate(
     with meter.stage("prepare"):
         material = prepare(market, config)
     chosen = _chosen(symbols, material.symbols)
+    _leave_some(config.walkforward.exclude, material.symbols)
     with locking.writing(folder):
         _clear(folder)
         folds = plan(material, config, first, last)
@@ -277,7 +279,7 @@ def _scored(
     clips: list[dict[str, int]],
 ) -> Evaluation:
     give_back()
-    opponents = [m.kind for m in config.members if m.kind in ("har_seasonal", "garch", "har", "ewma")]
+    opponents = [m.kind for m in config.members if m.kind in OPPONENTS]
 
     def judged(forecasts: pd.DataFrame) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         found = list(samples(forecasts, realised, start, end))
@@ -329,6 +331,15 @@ def _chosen(symbols: Sequence[str] | None, known: Sequence[str]) -> Sequence[str
     if unknown := sorted(set(symbols or ()) - set(known)):
         raise UsageError(f"symbol {unknown[0]} has no bars in this market; it has {', '.join(known)}")
     return sorted(set(symbols)) if symbols else known
+
+
+def _leave_some(exclude: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse to exclude symbols that are not there, or all of them."""
+    there = ", ".join(known)
+    if unknown := sorted(set(exclude) - set(known)):
+        raise UsageError(f"walkforward.exclude: symbol {unknown[0]} has no bars in this market; it has {there}")
+    if set(exclude) == set(known):
+        raise UsageError(f"walkforward.exclude names all of {there}; leave at least one symbol to learn from")
 
 
 def _clear(folder: Path) -> None:

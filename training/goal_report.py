@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from models.base import ENSEMBLE
+from training.diagnostics import REFERENCE
 from training.goal_figures import Measured
 from training.goals import LEVELS, Figure, judge, tripped
 
 __all__ = ["document", "figure_texts", "goals_markdown", "investigation", "markdown", "opponents_markdown"]
 
 SCHEMA_VERSION: Final = 1
+LEAST_P: Final = 0.0001
 
 
 def document(
@@ -39,6 +41,8 @@ def document(
                 "best_classical": {str(h): losses for h, losses in best[window.name].items()},
                 "goals": judge(figures),
                 "opponents": list(_opponents(found)),
+                "tests": found.diagnostics["tests"],
+                "superiority": found.diagnostics["superiority"],
                 "symbol_years": found.symbol_years,
                 "tripped": tripped(figures, found.symbol_years),
             }
@@ -103,7 +107,27 @@ def opponents_markdown(window: Mapping[str, Any]) -> list[str]:
             f"{saved[0]} | {saved[1]} | {better} |"
         )
     days = "; ".join(f"{h} h: {', '.join(days)}" for h, days in window["shock_days"].items())
-    return [*lines, "", f"Shock days left out: {days}."]
+    return [*lines, "", f"Shock days left out: {days}.", *_deflated(window["tests"])]
+
+
+def _deflated(tests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the gains over the reference are worth once everything that was tried is counted."""
+    told = [
+        f"{row['horizon_hours']} h: {row['dm_statistic']:.1f}, {_p_value(row['deflated_p'])}"
+        for row in tests
+        if row["opponent"] == REFERENCE and row["deflated_p"] is not None
+    ]
+    if not told:
+        return []
+    return [
+        "",
+        f"Ensemble against {REFERENCE}, equal ability (Diebold-Mariano statistic, negative in its favour; p deflated "
+        f"by the number of configurations tried): {'; '.join(told)}.",
+    ]
+
+
+def _p_value(p: float) -> str:
+    return f"p = {p:.4f}" if p >= LEAST_P else f"p < {LEAST_P}"
 
 
 def figure_texts(figures: Sequence[Mapping[str, Any]]) -> list[str]:

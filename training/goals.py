@@ -26,8 +26,8 @@ UNMEASURED: Final = "not measured"
 NOTHING: Final = "nothing to measure it on in this window"
 SHORT: Final = (1, 4, 24)
 ELSEWHERE: Final = {
-    "A6": "forecaster leave-out measures it, and has not been run beside this scorecard",
-    "A8": "forecaster ladder measures it, and has not been run beside this scorecard",
+    "A6": "run forecaster leave-out with --out OUT/leave-out, OUT that of this scorecard, and on the same window",
+    "A8": "run forecaster ladder with --out OUT/ladder, OUT that of this scorecard, and on the same window",
     "D1": "forecaster leakcheck and the tests under tests/leakage are the gates; they end with exit code 5 and a failed test",
     "D2": "no forecasts have been published ahead of time yet",
 }

@@ -78,14 +78,13 @@ class Losses:
 class Inner:
     """Inner folds on what was known at ``before``, and the reference's losses on them.
 
-    ``config``: the configuration that is tuned. ``folder`` keeps finished folds.
+    ``config``: the configuration that is tuned.
     """
 
     config: RunConfig
     material: Material
     data_sha256: str
     folds: tuple[Fold, ...]
-    folder: Path
     engine: Engine
     span: slice
     reference: Mapping[int, Array]
@@ -94,7 +93,7 @@ class Inner:
     def of(
         cls, market: Market, config: RunConfig, before: pd.Timestamp, months: int, folder: Path, engine: Engine
     ) -> Inner:
-        """Cut the folds, and forecast and score the reference on them.
+        """Cut the folds, and forecast and score the reference on them; its finished folds are kept in ``folder``.
 
         Raises ``UsageError`` where history before them is too short, or the configuration has no seasonal HAR.
         """
@@ -106,12 +105,12 @@ class Inner:
         first, last = folds[0].test_start, min(folds[-1].test_end, material.times[-1] + pd.Timedelta(hours=1))
         columns = np.flatnonzero((material.times >= first) & (material.times < last))
         span = slice(int(columns[0]), int(columns[-1]) + 1)
-        inner = cls(config, material, view.data_sha256, folds, folder, engine, span, {})
+        inner = cls(config, material, view.data_sha256, folds, engine, span, {})
         classical = tuple(m for m in config.members if m.kind in SHOCK_MODELS)
         forecasts = inner.forecasts(classical, folder / "reference")
         grids = {m.kind: inner.levelled(forecasts, m.kind) for m in classical}
         reference = {h: _judged(inner, {kind: grid[h] for kind, grid in grids.items()}, h) for h in config.horizons}
-        return cls(config, material, view.data_sha256, folds, folder, engine, span, reference)
+        return cls(config, material, view.data_sha256, folds, engine, span, reference)
 
     @property
     def rungs(self) -> list[Sequence[Fold]]:

@@ -25,6 +25,7 @@ from training.evaluation import CLIMATOLOGY, FOLDS, plan
 from training.feature_arms import LOG_MEAN, REFERENCES, RIDGE, Arm, Forecasts, forecast, trainable
 from training.feature_gains import Step, gains
 from training.feature_study import blocks, steps
+from training.folds import code_sha256
 from training.goals import Figure
 from training.levelled import rows
 from training.material import Material, prepare
@@ -82,6 +83,7 @@ def ladder(
             "proxy": config.proxy,
             "config_sha256": config.sha256,
             "data_sha256": market.data_sha256,
+            "code_sha256": code_sha256(),
             "start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
             "end": f"{end:%Y-%m-%dT%H:%M:%SZ}",
             "symbols": list(material.symbols),

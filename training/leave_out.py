@@ -26,9 +26,10 @@ from models import table
 from models.base import ENSEMBLE
 from training import losses
 from training.comparison import gain
-from training.config import RunConfig
+from training.config import Regimes, RunConfig
 from training.engine import Engine, Progress
 from training.evaluation import Evaluation, evaluate
+from training.folds import code_sha256
 from training.goals import Figure
 from training.sample import SHOCK_MODELS, Sample, samples, scored
 from training.scorecard import SCORED_COLUMNS, nullable, to_json_bytes
@@ -83,11 +84,14 @@ def leave_out(
         UsageError: for fewer than one symbol or one symbol left to learn from, an unknown symbol, or a configuration
             without the seasonal HAR or without members beside the classical ones.
     """
-    strangers, plan = sorted(set(symbols)), _Plan(config, start, end, Path(out), engine or Engine(), progress)
+    strangers = sorted(set(symbols))
     _check(strangers, market, config)
+    # Losses are compared, not regimes: their classifier would be fitted for nothing.
+    plain = config.model_copy(update={"regimes": Regimes(classifier=False)})
+    plan = _Plan(plain, start, end, Path(out), engine or Engine(), progress)
     classical = tuple(m for m in config.members if m.kind in SHOCK_MODELS)
     alone = config.ensemble.model_copy(update={"members": (OWN,)})
-    own = plan.run("own", market, config.model_copy(update={"members": classical, "ensemble": alone}), strangers)
+    own = plan.run("own", market, plain.model_copy(update={"members": classical, "ensemble": alone}), strangers)
     stranger = plan.run(STRANGER, market, plan.without(strangers), strangers)
     listings = _listings(start, end, every_months)
     cut, names = relisted(market, strangers, listings)
@@ -97,6 +101,7 @@ def leave_out(
         "proxy": config.proxy,
         "config_sha256": config.sha256,
         "data_sha256": market.data_sha256,
+        "code_sha256": code_sha256(),
         "start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
         "end": f"{end:%Y-%m-%dT%H:%M:%SZ}",
         "symbols": strangers,
@@ -157,6 +162,8 @@ def _check(strangers: Sequence[str], market: Market, config: RunConfig) -> None:
     kinds = {member.kind for member in config.members}
     if OWN not in kinds:
         raise UsageError(f"members has no {OWN}, with which the stranger is compared; add it")
+    if kinds <= set(SHOCK_MODELS):
+        raise UsageError("members has classical ones alone, and the stranger is one more model; add har_x or lightgbm")
     if config.walkforward.exclude:
         raise UsageError("walkforward.exclude: leave-out excludes the symbols that it is given; leave the setting out")
 

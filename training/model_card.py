@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from features.market import Market
@@ -231,9 +232,12 @@ def _misses(scorecard: Mapping[str, Any]) -> list[str]:
         if goal["reached"] in LEVELS[1:]:
             continue
         worst = [figure for figure in goal["figures"] if figure["value"] is None or _missed(figure)]
+        # A goal that asks for no more than its floor misses nothing where it has reached that.
+        if not worst:
+            continue
         what = "; ".join(figure_texts(worst))
         word = "misses its floor" if goal["reached"] == BELOW else goal["reached"]
-        lines.append(f"- {goal['goal']} ({word}): {what}" if what else f"- {goal['goal']} ({word})")
+        lines.append(f"- {goal['goal']} ({word}): {what}")
     return lines if len(lines) > 2 else [*lines, "None: every target is reached."]
 
 
@@ -276,13 +280,16 @@ def _importance(importance: pd.DataFrame) -> list[str]:
     lines = [
         "## Importance",
         "",
-        "Share of the gain of all splits, mean over the scored folds; it ranks, it does not explain.",
+        "How much a feature moves ln F: the standard deviation over test rows of its accumulated local effect, mean over the "
+        "scored folds.",
     ]
     for member, table in importance.groupby(level="member"):
         of = table.droplevel("member")
         top = of.mean(axis=1).sort_values(ascending=False, kind="stable").index[:IMPORTANT]
         lines += ["", f"| {member} | {' | '.join(f'{h} h' for h in of.columns)} |", f"|---|{'---|' * len(of.columns)}"]
-        lines += [f"| {name} | {' | '.join(f'{share:.1%}' for share in of.loc[name])} |" for name in top]
+        lines += [
+            f"| {name} | {' | '.join('–' if np.isnan(x) else f'{x:.3f}' for x in of.loc[name])} |" for name in top
+        ]
     return lines
 
 

@@ -11,6 +11,7 @@ from training.evaluation import FOLDS, Evaluation
 from training.folds import read_fold
 from training.levelled import levelled, rows
 from training.sample import samples
+from training.splits import PurgedWalkForward
 
 __all__ = ["CLASSICAL", "best_classical"]
 
@@ -26,11 +27,9 @@ def best_classical(evaluation: Evaluation, start: pd.Timestamp) -> dict[int, dic
     """
     places = sorted((evaluation.out / FOLDS).iterdir())
     folds = [read_fold(place) for place in places if place.is_dir() and not place.name.startswith(".")]
-    settings = evaluation.config.walkforward
-    warmup = -(-settings.warmup_months // settings.refit_months) * settings.refit_months
-    # The folder may still hold folds of an evaluation that began earlier.
-    earliest = evaluation.start - pd.DateOffset(months=warmup)
-    before = [fold.forecasts for fold in folds if earliest <= fold.first_origin < start]
+    # The folder may still hold folds of an evaluation that was refitted at other times.
+    borders = _borders(evaluation)
+    before = [fold.forecasts for fold in folds if fold.first_origin in borders and fold.first_origin < start]
     if not before:
         return {}
     table = pd.concat(before).sort_index(kind="stable")
@@ -50,3 +49,13 @@ def best_classical(evaluation: Evaluation, start: pd.Timestamp) -> dict[int, dic
         losses = {name: float(np.nanmean(x, axis=1).mean()) for name, x in zip(sample.models, scored, strict=True)}
         found[h] = dict(sorted(losses.items(), key=lambda item: item[1]))
     return found
+
+
+def _borders(evaluation: Evaluation) -> set[pd.Timestamp]:
+    """When the evaluation's folds begin, warm-up folds among them."""
+    settings = evaluation.config.walkforward
+    warmup = -(-settings.warmup_months // settings.refit_months)
+    folds = PurgedWalkForward(
+        evaluation.start, evaluation.end, step=f"{settings.refit_months}MS", warmup=warmup
+    ).folds()
+    return {fold.test_start for fold in folds}

@@ -41,8 +41,8 @@ def _importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, float]:
         return {}
     study = optuna.create_study()
     study.add_trials(list(trials))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    # Not ``get_param_importances``: it scales the shares to a sum of one, as if no two arguments acted together.
+    return dict(optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study))
 
 
 def _losses(trials: Sequence[FrozenTrial], name: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from models.base import REGIMES
 from training.comparison import Gain, gain
+from training.risk import stack
 from training.sample import Sample
 
 __all__ = ["KINDS", "Stratum", "gains_by_stratum", "strata"]
@@ -174,6 +175,6 @@ def _degraded(sample: Sample) -> BoolArray:
 
 def _beyond(sample: Sample, m: int) -> FloatArray:
     """1 where the return fell below the model's 1 % quantile, null where either is unknown."""
-    quantile = np.stack([sample.column(m, s, "ret_q010") for s in range(len(sample.symbols))])
+    quantile = stack(sample, m, "ret_q010")
     r = sample.truth["log_return"]
     return np.where(np.isfinite(quantile + r), r < quantile, np.nan)

@@ -56,6 +56,11 @@ class Searcher:
     key: str
     progress: Progress | None
 
+    @property
+    def study_name(self) -> str:
+        """Losses of the combination are of these members with these values, and of no others."""
+        return f"{self.subject}-{self.config.sha256[:16]}" if self.subject == COMBINATION else self.subject
+
     def search(self) -> Search:
         """Perform the trials that are missing, and judge the best one."""
         start = configured(self.space.of(self.subject), self.subject, self.config)
@@ -74,7 +79,7 @@ class Searcher:
 
         study = self._study()
         # A trial that was running belongs to a process that is gone.
-        for dead in study.get_trials(states=[TrialState.RUNNING, TrialState.WAITING]):
+        for dead in study.get_trials(states=[TrialState.RUNNING]):
             study.tell(dead.number, state=TrialState.FAIL)
         while (place := len(_finished(study))) < self.trials:
             self._tell(place)
@@ -85,7 +90,8 @@ class Searcher:
     def _trial(self, study: Study, place: int, start: Mapping[str, Any]) -> None:
         from optuna.trial import TrialState
 
-        if place == 0:
+        # A search that was killed before it began its first trial still has it in the queue.
+        if place == 0 and not study.get_trials(states=[TrialState.WAITING]):
             study.enqueue_trial(dict(start))
         trial = study.ask()
         values = suggest(trial, self.space.of(self.subject))
@@ -143,7 +149,7 @@ class Searcher:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return optuna.create_study(
-            study_name=self.subject,
+            study_name=self.study_name,
             storage=f"sqlite:///{(self.folder / DATABASE).resolve()}",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
             sampler=self._sampler(0),
@@ -186,6 +192,6 @@ def _child(searcher: Searcher, place: int) -> Iterator[Run | None]:
         yield None
         return
     name = f"{searcher.subject} {place}"
-    key = f"tune-{searcher.key}/{searcher.subject}/{place}"
+    key = f"tune-{searcher.key}/{searcher.study_name}/{place}"
     with searcher.tracking.run(name, run_key=key, tags={"kind": "trial"}, parent=searcher.parent) as run:
         yield run

@@ -37,6 +37,8 @@ HALF_LIFE_WEEKS: Final = 52.0
 CONTROLS: Final = 8
 # Releases at which the lift learnt weighs as much as none.
 SHRINKAGE: Final = 2.0
+# Lifts of releases in one hour add; however quiet they are, some variance is left.
+LEAST_CHANGE: Final = -0.95
 REACH: Final = SEASON_HOURS + WEEK + (CONTROLS + 1) * WEEK
 
 
@@ -63,7 +65,7 @@ class Scheduled(Family):
             extra = _extra(weekly, week, curves, of_column, hours, h, events.kind, events.hour, events.known)
             yield Column(
                 f"log_scheduled_ahead_{h}h",
-                season + np.log1p(extra / np.exp(season)),
+                season + np.log1p(np.maximum(extra / np.exp(season), LEAST_CHANGE)),
                 f"ln sum S(origin + j) L(origin + j), j = 1..{h}; L: lift of releases scheduled there",
                 "ln variance",
                 REACH,

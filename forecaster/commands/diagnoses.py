@@ -166,6 +166,40 @@ class AlarmsAtRate(Alarms):
     recall_at_same_alarms: dict[str, float | None]
 
 
+class Berkowitz(BaseModel):
+    """Berkowitz's test of a symbol on non-overlapping origins; moments of its normal scores, right if 0, 1 and 0."""
+
+    symbol: str
+    n: int
+    p: float | None
+    mean: float | None
+    sd: float | None
+    autocorrelation: float | None
+
+
+class Transforms(BaseModel):
+    """Probability integral transforms of the ensemble's law: shares in 20 equal cells, all symbols together."""
+
+    horizon_hours: int
+    target: Literal["variance", "log_return"]
+    rows: int
+    histogram: list[float]
+    berkowitz: list[Berkowitz]
+
+
+class MonthlyCoverage(BaseModel):
+    """Share of a month's rows below a quantile of the ensemble, and by how many standard errors that is above its level."""
+
+    horizon_hours: int
+    target: Literal["variance", "log_return"]
+    month: str
+    column: str
+    level: float
+    rows: int
+    below: float
+    z: float
+
+
 class Clips(BaseModel):
     """Forecasts of the combination, and how many were held up or down to what their symbol has had before."""
 
@@ -190,5 +224,7 @@ class Diagnostics(BaseModel):
     reliability: list[ReliabilityCurve]
     alarm_curves: list[Alarms]
     alarm_points: list[AlarmsAtRate]
+    pit: list[Transforms]
+    coverage_by_month: list[MonthlyCoverage]
     weights: list[Annotated[dict[str, Any], WithJsonSchema(_WEIGHTS)]]
     clips: list[Clips]

@@ -20,15 +20,15 @@ from forecaster.settings import Settings
 from forecaster.terminal import Progress
 
 if TYPE_CHECKING:
+    from training.config import RunConfig
     from training.evaluation import Evaluation
     from training.goal_figures import Window
     from training.goals import Figure
 
-__all__ = ["END", "LONG_START", "START", "Card", "Study", "ladder", "leave_out", "scorecard"]
+__all__ = ["END", "START", "Card", "Study", "ladder", "leave_out", "scorecard"]
 
 START: Final = "2023-07-01"
 END: Final = "2025-07-01"
-LONG_START: Final = "2022-07-01"
 # A symbol's thresholds rest on two years; one that has them from the first origin on is an old one.
 LONG_HISTORY: Final = pd.Timedelta(days=730)
 # Where a scorecard looks for what other commands measured, beside its own results.
@@ -84,7 +84,7 @@ def scorecard(
     out: str | Path,
     start: Moment = START,
     end: Moment = END,
-    long_start: Moment = LONG_START,
+    long_start: Moment = None,
     card: str | Path | None = None,
     jobs: int | None = None,
     engine: str | None = None,
@@ -93,10 +93,13 @@ def scorecard(
 ) -> Card:
     """Evaluate a configuration and judge it by the goals; resumes what was stopped.
 
-    One walk-forward from ``long_start`` serves both windows: all symbols from ``start``, and from ``long_start`` those that
-    had two years of history by then, in a table of their own. Writes ``scorecard.json`` and ``scorecard.md`` to ``out``, and
-    the model card to ``card``. What ``tune``, ``ladder`` and ``leave_out`` wrote to folders of their names in ``out`` is part
-    of it, if it is of the same data (and of the same configuration, for symbols left out).
+    One walk-forward from ``long_start`` (None: a year before ``start``) serves both windows: all symbols from ``start``, and
+    from ``long_start`` those that had two years of history by then, in a table of their own. Writes ``scorecard.json`` and
+    ``scorecard.md`` to ``out``, and the model card to ``card``. What ``tune``, ``ladder`` and ``leave_out`` wrote to
+    ``search``, ``ladder`` and ``leave-out`` of ``out`` is part of it: a search counts if its chosen configuration is this
+    one, the others if they are of the same window, data and code (and of this configuration, for symbols left out).
+
+    Raises ``UsageError`` where ``start`` is not before ``end``, or a ``long_start`` is given that is not before ``start``.
     """
     from forecaster.commands.evaluation import evaluate
     from training.goal_figures import measure
@@ -112,7 +115,13 @@ def scorecard(
     )
     if first is None or last is None or not first < last:
         raise UsageError("--start must be before --end; name both")
-    old = _old(market, long) if long is not None and long < first else ()
+    if long is None:
+        long = first - pd.DateOffset(years=1)
+    elif long >= first:
+        raise UsageError(
+            f"--long-start {long:%Y-%m-%d} is not before --start {first:%Y-%m-%d}; give an earlier one, or none"
+        )
+    old = _old(market, long)
     with Hours(folder) as hours:
         evaluation = evaluate(
             chosen, market, start=long if old else first, end=last, out=folder / "evaluation", jobs=jobs, engine=engine,
@@ -122,7 +131,8 @@ def scorecard(
         windows = _windows(market.symbols, old, first, last, long, losses)
         tried = inputs.tracking(chosen, environment).configurations()
         measured = measure(evaluation.path, evaluation.realised, windows, proxy=chosen.proxy, tried=tried)
-        tuning, more = _tuning(folder, evaluation), _elsewhere(folder, evaluation, market.data_sha256)
+        tuning = _tuning(folder, evaluation)
+        more = _elsewhere(folder, evaluation.config, first, last, market.data_sha256)
         facts = _facts(evaluation, market, tried, tuning)
         told = document(measured, more, losses, facts)
         page = markdown(told)
@@ -252,19 +262,33 @@ def _tuning(folder: Path, evaluation: Evaluation) -> Mapping[str, Any] | None:
     return told if told is not None and told["chosen_sha256"] == evaluation.config.sha256 else None
 
 
-def _elsewhere(folder: Path, evaluation: Evaluation, data_sha256: str) -> dict[str, Figure]:
-    """Figures that the other commands measured on the same data."""
+def _elsewhere(
+    folder: Path, config: RunConfig, first: pd.Timestamp, last: pd.Timestamp, data_sha256: str
+) -> dict[str, Figure]:
+    """Figures that the other commands measured on the same window and data, with the same code."""
     import training.ladder
     import training.leave_out
+    from training.folds import code_sha256
 
+    same = {
+        "start": f"{first:%Y-%m-%dT%H:%M:%SZ}",
+        "end": f"{last:%Y-%m-%dT%H:%M:%SZ}",
+        "data_sha256": data_sha256,
+        "code_sha256": code_sha256(),
+    }
     figures: dict[str, Figure] = {}
     left = _document(folder / LEFT_OUT / training.leave_out.DOCUMENT)
-    if left is not None and (left["data_sha256"], left["config_sha256"]) == (data_sha256, evaluation.config.sha256):
+    if left is not None and _agrees(left, same | {"config_sha256": config.sha256}):
         figures |= training.leave_out.figures(left)
     climbed = _document(folder / LADDER / training.ladder.DOCUMENT)
-    if climbed is not None and climbed["data_sha256"] == data_sha256:
+    if climbed is not None and _agrees(climbed, same):
         figures |= training.ladder.figures(climbed)
     return figures
+
+
+def _agrees(document: Mapping[str, Any], facts: Mapping[str, str]) -> bool:
+    # A document of an earlier version has no code_sha256, and is of other code.
+    return all(document.get(name) == value for name, value in facts.items())
 
 
 def _document(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Figures of probabilities: reliability, alarms, and p-values of back-tests."""
+"""Figures of probabilities: reliability, alarms, the published law, and p-values of back-tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forecaster.report.canvas import COLOURS, INK, MUTED, model_colour
 from models.base import ENSEMBLE
 from training.reliability import BINS
 
-__all__ = ["alarms", "p_values", "reliability"]
+__all__ = ["alarms", "law", "p_values", "reliability"]
 
 _OWN: Final = COLOURS["ensemble"][0]
 _EVENTS: Final = {"trailing": "the trailing day enters stress", "burst": "the largest bar of that day opens"}
@@ -84,6 +84,44 @@ def p_values(figure: Figure, rows: Sequence[Mapping[str, Any]], names: Mapping[s
         axes_row[0].set_ylabel("% of tests")
     for axes in grid[-1]:
         axes.set(xlabel="p-value", xlim=(0, 1))
+
+
+def law(figure: Figure, transforms: Sequence[Mapping[str, Any]], by_month: Sequence[Mapping[str, Any]]) -> None:
+    """Histograms of probability integral transforms, above hit rates of returns and of the variance interval by month."""
+    horizons = sorted({row["horizon_hours"] for row in transforms})
+    grid = figure.subplots(3, len(horizons), sharey="row", squeeze=False)
+    for (top, middle, bottom), hours in zip(grid.T, horizons, strict=True):
+        _transforms(top, {r["target"]: r["histogram"] for r in transforms if r["horizon_hours"] == hours})
+        top.set_title(f"{hours} h ahead")
+        below = {(r["column"], r["month"]): 100 * r["below"] for r in by_month if r["horizon_hours"] == hours}
+        months = sorted({month for _, month in below})
+        for column, level, colour in (("ret_q010", 1, COLOURS["crisis"][0]), ("ret_q050", 5, COLOURS["stress"][0])):
+            rates = [below.get((column, month), np.nan) for month in months]
+            _by_month(middle, months, rates, level, colour, f"returns under their {level} % quantile")
+        ends = [[below.get((name, month), np.nan) for month in months] for name in ("var_q05", "var_q95")]
+        _by_month(bottom, months, np.subtract(ends[1], ends[0]), 90, _OWN, "variances inside the 90 % interval")
+    for axes, label in zip(grid[:, 0], ("% of rows", "% of returns", "% of variances"), strict=True):
+        axes.set_ylabel(label)
+    handles = [x for axes in grid[:, 0] for x in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+def _transforms(axes: Axes, histograms: Mapping[str, Sequence[float]]) -> None:
+    axes.set(xlim=(0, 1), xlabel="probability integral transform")
+    for target, shares in histograms.items():
+        edges = np.linspace(0, 1, len(shares) + 1)
+        axes.axhline(100 / len(shares), color=MUTED, lw=0.8, ls=(0, (3, 3)))
+        own: dict[str, Any] = (
+            {"fill": True, "color": _OWN, "alpha": 0.45} if target == "variance" else {"color": INK, "lw": 1.1}
+        )
+        axes.stairs(100 * np.asarray(shares), edges, label=target.replace("_", " "), **own)
+
+
+def _by_month(axes: Axes, months: Sequence[str], rates: Any, level: float, colour: str, label: str) -> None:
+    axes.axhline(level, color=MUTED, lw=0.8, ls=(0, (3, 3)))
+    axes.plot(range(len(months)), rates, color=colour, lw=1.2, marker="o", ms=2.5, label=label)
+    every = max(1, len(months) // 4)
+    axes.set_xticks(range(0, len(months), every), months[::every])
 
 
 def _curves(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:

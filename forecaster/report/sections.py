@@ -154,14 +154,14 @@ def strata(numbers: Numbers) -> Iterator[str]:
 
 
 def tests(numbers: Numbers) -> Iterator[str]:
-    """Tests of equal ability, with everything claimed and tried counted."""
+    """Tests of equal ability, with everything claimed counted."""
     rows, over_all = (numbers.diagnostics.get(name, ()) for name in ("tests", "superiority"))
     if not rows:
         yield _absent("The diagnostics hold no tests of equal ability.")
         return
     yield "<p>DM: Diebold and Mariano on the hourly mean over symbols, Newey-West over three horizons, small-sample factor of "
-    yield "Harvey, Leybourne and Newbold. Holm: adjusted for all rows of this table. Deflated: for the configurations that "
-    yield "were tried. Signs: symbols better, which describes, since symbols move together. GW: Giacomini and White's "
+    yield "Harvey, Leybourne and Newbold. Holm: adjusted for all rows of this table. Signs: "
+    yield "symbols better, which describes, since symbols move together. GW: Giacomini and White's "
     yield "conditional test, given the difference one horizon ago, or the regime at the origin; t in each regime.</p>"
     yield judgements.tests_table(rows)
     if over_all:
@@ -169,7 +169,8 @@ def tests(numbers: Numbers) -> Iterator[str]:
 
 
 def risk(numbers: Numbers) -> Iterator[str]:
-    """Back-tests of value at risk and shortfall by symbol-year."""
+    """The published law on the whole and by month; back-tests of value at risk and shortfall by symbol-year."""
+    yield from _law(numbers)
     rows = [row for row in numbers.diagnostics.get("risk", ()) if row["model"] == ENSEMBLE]
     if not rows:
         yield _absent(
@@ -188,6 +189,22 @@ def risk(numbers: Numbers) -> Iterator[str]:
     )
     if compared := numbers.diagnostics.get("shortfall", ()):
         yield judgements.shortfall_table(compared)
+
+
+def _law(numbers: Numbers) -> Iterator[str]:
+    transforms, by_month = (numbers.diagnostics.get(name, ()) for name in ("pit", "coverage_by_month"))
+    if not transforms:
+        yield _absent("The published law is not judged: no row has both quantiles and what came.")
+        return
+    yield _figure(
+        "law",
+        "Probability integral transforms of variance and return, and hit rates by month, per horizon",
+        "Above: where in its forecast law the realised variance (bars) and the return (line) fell; even (dashed) if the law "
+        "is right. Below: share of each month's returns under their 1 % and 5 % quantile, and of its variances inside the "
+        "90 % interval; dashed: as promised. All symbols; windows under two months have no months.",
+        5.2,
+        lambda figure: probabilities.law(figure, transforms, by_month),
+    )
 
 
 def scores(numbers: Numbers, forecasts: pd.DataFrame) -> Iterator[str]:

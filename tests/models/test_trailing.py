@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import trailing
-from models.trailing import DAY, FOUR_WEEKS, WEEK, carry_forward, refreshes, strikes, trailing_level, window
+from models.trailing import DAY, FOUR_WEEKS, WEEK, refreshes, strikes, trailing_level, window
 
 
 def hours(count: int, start: str = "2024-01-03 05:00") -> pd.DatetimeIndex:
@@ -62,20 +62,6 @@ def test_the_clock_strikes_at_the_same_hours_in_any_part_of_a_grid(start: int, l
         refreshes(hours(1801, "2023-12-31 23:00"), every)[1:] - 1
     )  # without the first column, which always is
     assert made.tolist() == [t for t in on_the_clock if start <= t < start + length]
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_carry_forward_holds_each_value_until_the_next(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 60))
-    inner = data.draw(st.sets(st.integers(1, max(count - 1, 1)), max_size=10))
-    at = np.array(sorted({0} | {t for t in inner if t < count}), dtype=np.int64)
-    values = np.random.default_rng(0).normal(size=(2, 3, len(at)))
-    made = carry_forward(values, at, count)
-    assert made.shape == (2, 3, count)
-    for t in range(count):
-        newest = max(k for k, column in enumerate(at) if column <= t)
-        np.testing.assert_array_equal(made[:, :, t], values[:, :, newest])
 
 
 def ratios(count: int, seed: int = 0) -> np.ndarray:

@@ -182,3 +182,17 @@ def test_without_families_a_fold_is_not_explained(material: Material) -> None:
     made = forecast_fold(fold, material.rows, [Component(kind="ewma")])
     assert made.terms.empty
     assert made.effects.empty
+
+
+def test_rows_of_models_with_other_terms_keep_the_order_in_which_terms_are_added(tmp_path: Path) -> None:
+    def row(symbol: str, *terms: str) -> pd.DataFrame:
+        key = one_row().assign(symbol=symbol)[list(KEY)]
+        return key.assign(**{TERM + name: 1.0 for name in (*terms, "remainder")}, **{WEIGHT + terms[1]: 1.0})
+
+    path = tmp_path / "day.parquet"
+    merge(row("A", "usual", "season", "filter", "level"), path)
+    merge(row("B", "usual", "path", "level", "adjustment"), path)
+    terms = ("usual", "season", "path", "filter", "level", "adjustment", "remainder")
+    kept = read(path)
+    assert list(kept.columns) == [*KEY, *(TERM + name for name in terms), WEIGHT + "season", WEIGHT + "path"]
+    assert kept["symbol"].tolist() == ["A", "B"]

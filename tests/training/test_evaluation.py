@@ -178,6 +178,22 @@ def test_an_unknown_symbol_is_refused_before_any_fold_is_made(market: Market, qu
     assert not (tmp_path / "folds").exists()
 
 
+@pytest.mark.parametrize(
+    ("exclude", "told"),
+    [
+        (("XRPUSDT",), r"XRPUSDT .* BTCUSDT, ETHUSDT, SOLUSDT"),
+        (("BTCUSDT", "ETHUSDT", "SOLUSDT"), r"leave at least one symbol"),
+    ],
+)
+def test_excluding_an_unknown_symbol_or_all_of_them_is_refused(
+    market: Market, quick: RunConfig, tmp_path: Path, exclude: tuple[str, ...], told: str
+) -> None:
+    config = quick.model_copy(update={"walkforward": quick.walkforward.model_copy(update={"exclude": exclude})})
+    with pytest.raises(UsageError, match=told):
+        evaluate(market, config, start=START, end=END, out=tmp_path)
+    assert not (tmp_path / "folds").exists()
+
+
 def test_too_early_a_start_is_refused_with_the_earliest_day(market: Market, quick: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2023-02-01 .* start on 2023-03-03 or later"):
         evaluate(market, quick, start="2023-02-01", end=END, out=tmp_path)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from models import table
 from models.base import ENSEMBLE
 from training.evaluation import Evaluation
+from training.folds import FORECASTS
 from training.goal_figures import Measured, Window, measure
 from training.goal_report import document, markdown
 from training.goals import GOALS
@@ -119,6 +125,22 @@ def test_nothing_from_the_window_on_decides_on_it(evaluation: Evaluation, best: 
         realised, evaluation.weights, evaluation.importance,
     )  # fmt: skip
     assert best_classical(changed, START) == best
+
+
+def test_folds_of_another_calendar_do_not_count(
+    evaluation: Evaluation, best: dict[int, dict[str, float]], tmp_path: Path
+) -> None:
+    """The folder still holds a fold of an evaluation that was refitted in the middle of the month."""
+    shutil.copytree(evaluation.out / "folds", tmp_path / "folds")
+    place = min(place for place in (tmp_path / "folds").iterdir() if place.name[0] != ".")
+    facts = json.loads((place / "fold.json").read_text())
+    at = pd.Timestamp(facts["first_origin"]) + pd.Timedelta(days=10)
+    stray = shutil.copytree(place, tmp_path / "folds" / f"{at:%Y%m%dT%H%M}")
+    (stray / "fold.json").write_text(json.dumps(facts | {"first_origin": at.isoformat()}))
+    forecasts = pd.read_parquet(stray / FORECASTS)
+    numbers = forecasts.select_dtypes("float").columns
+    forecasts.assign(**{name: 2.0 * forecasts[name] for name in numbers}).to_parquet(stray / FORECASTS)
+    assert best_classical(replace(evaluation, out=tmp_path), START) == best
 
 
 def test_without_folds_before_the_window_there_is_none(evaluation: Evaluation) -> None:

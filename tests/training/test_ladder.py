@@ -12,6 +12,7 @@ from features.market import Market
 from training.config import RunConfig
 from training.engine import Engine
 from training.feature_study import SETTINGS
+from training.folds import code_sha256
 from training.ladder import ALL_FEEDS, DOCUMENT, figures, ladder
 
 START, END = pd.Timestamp("2023-05-01", tz="UTC"), pd.Timestamp("2023-06-28", tz="UTC")
@@ -45,6 +46,7 @@ def test_rungs_take_on_one_group_after_the_other(told: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert {row["subject"] for row in told["data"]} == {"cross", "funding", ALL_FEEDS}
     assert {row["model"] for row in told["data"]} == {"har_x", "lightgbm", "log_mean"}
+    assert told["code_sha256"] == code_sha256()
 
 
 def test_what_data_add_is_told_by_the_levels_of_two_rungs(told: dict[str, Any]) -> None:

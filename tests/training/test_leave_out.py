@@ -17,7 +17,7 @@ from training.assembly import OUTCOMES, assemble
 from training.config import Component, RunConfig, WalkForward
 from training.engine import Engine
 from training.evaluation import plan
-from training.folds import forecast_fold, training_rows
+from training.folds import code_sha256, forecast_fold, training_rows
 from training.leave_out import DOCUMENT, LISTED_DAYS, figures, leave_out, relisted
 from training.material import Material
 
@@ -106,11 +106,12 @@ def test_a_listing_before_the_first_bar_is_none(market: Market) -> None:
 
 
 def test_the_comparison_is_with_the_strangers_own_fully_trained_har(market: Market, tmp_path: Path) -> None:
-    members = tuple(Component(kind=kind) for kind in ("ewma", "har_seasonal"))
+    members = tuple(Component(kind=kind) for kind in ("ewma", "har_seasonal", "har_x"))
     config = RunConfig(horizons=(1,), members=members, walkforward=WalkForward(warmup_months=1))
     told = leave_out(market, config, [STRANGER], start=START, end=END, out=tmp_path, engine=Engine(1))
     assert json.loads((tmp_path / DOCUMENT).read_text()) == json.loads(json.dumps(told))
     assert told["listings"] == ["2023-05-01"]
+    assert told["code_sha256"] == code_sha256()
     [stranger], [listed] = told["stranger"], told["listed"]
     assert 0 < listed["rows"] <= LISTED_DAYS * 24 < stranger["rows"]
     for row in (stranger, listed):
@@ -130,3 +131,10 @@ def test_what_cannot_be_left_out(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         leave_out(market, quick, symbols, start=START, end=END, out=tmp_path)
+
+
+def test_classical_members_alone_are_no_stranger(market: Market, tmp_path: Path) -> None:
+    members = tuple(Component(kind=kind) for kind in ("ewma", "har", "har_seasonal"))
+    config = RunConfig(horizons=(1,), members=members, walkforward=WalkForward(warmup_months=1))
+    with pytest.raises(UsageError, match="add har_x or lightgbm"):
+        leave_out(market, config, [STRANGER], start=START, end=END, out=tmp_path)

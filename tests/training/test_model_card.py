@@ -9,8 +9,8 @@ import pytest
 from features.market import Market
 from training.evaluation import Evaluation
 from training.goal_figures import Measured, Window, measure
-from training.goal_report import document
-from training.goals import Figure
+from training.goal_report import document, markdown
+from training.goals import Figure, judge
 from training.model_card import data_facts, model_card
 from training.opponents import best_classical
 
@@ -85,7 +85,7 @@ def test_important_features_are_ranked(card: str, evaluation: Evaluation) -> Non
     of = evaluation.importance.xs("lightgbm", level="member")
     first = of.mean(axis=1).idxmax()
     lines = card.split("## Importance")[1].splitlines()
-    assert lines[6].startswith(f"| {first} | {of.loc[first].iloc[0]:.1%}")
+    assert lines[6].startswith(f"| {first} | {of.loc[first].iloc[0]:.3f} |")
 
 
 def test_a_window_that_the_choice_has_seen_is_told(card: str) -> None:
@@ -114,3 +114,32 @@ def test_the_card_is_the_same_twice(
     card: str, evaluation: Evaluation, measured: Measured, scorecard: dict[str, Any], market: Market
 ) -> None:
     assert model_card(evaluation, scorecard, [measured], data_facts(market), TUNING) == card
+
+
+def test_a_goal_without_a_target_is_no_miss_at_its_floor(
+    evaluation: Evaluation, measured: Measured, scorecard: dict[str, Any], market: Market
+) -> None:
+    def missed(value: float) -> str:
+        figures = {**measured.figures, "vs har_seasonal, 72 h": Figure.of(value)}
+        told = scorecard | {"windows": [scorecard["windows"][0] | {"goals": judge(figures)}]}
+        return (
+            model_card(evaluation, told, [measured], data_facts(market), None).split("## Misses")[1].split("\n## ")[0]
+        )
+
+    assert "- 72 h (" not in missed(0.02)
+    assert "- 72 h (misses its floor)" in missed(-0.02)
+
+
+def test_claims_are_deflated_by_what_was_tried(evaluation: Evaluation, measured: Measured) -> None:
+    best = {"all": best_classical(evaluation, evaluation.start)}
+    [again] = measure(evaluation.path, evaluation.realised, [measured.window], proxy="garman_klass", tried=41)
+    told = document([again], {}, best, FACTS)
+    once = {(row["horizon_hours"], row["opponent"]): row for row in measured.diagnostics["tests"]}
+    page = markdown(told)
+    for row in told["windows"][0]["tests"]:
+        p = once[row["horizon_hours"], row["opponent"]]["dm_p"]
+        assert row["deflated_p"] == pytest.approx(1 - (1 - p) ** 41, abs=1e-12)
+        if row["opponent"] == "har_seasonal":
+            shown = f"p = {row['deflated_p']:.4f}" if row["deflated_p"] >= 1e-4 else "p < 0.0001"
+            assert f"{row['horizon_hours']} h: {row['dm_statistic']:.1f}, {shown}" in page
+    assert {row["tried"] for row in told["windows"][0]["superiority"]} <= {41}

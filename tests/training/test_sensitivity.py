@@ -55,3 +55,12 @@ def test_few_trials_or_equal_losses_have_no_importance(trials: list[FrozenTrial]
     assert {entry["importance"] for entry in sensitivity(trials[:4], seed=1)} == {None}
     flat = [create_trial(params=t.params, distributions=SPACE, value=1.0) for t in trials]
     assert {entry["importance"] for entry in sensitivity(flat, seed=1)} == {None}
+
+
+def test_what_two_arguments_do_together_is_no_share_of_either() -> None:
+    """A loss that is a product of centred values is all interaction: neither argument alone explains half of it."""
+    generator = np.random.default_rng(5)
+    axis = {name: FloatDistribution(-1.0, 1.0) for name in ("a", "b")}
+    points = generator.uniform(-1.0, 1.0, (80, 2))
+    made = [create_trial(params={"a": a, "b": b}, distributions=axis, value=a * b) for a, b in points.tolist()]
+    assert sum(entry["importance"] for entry in sensitivity(made, seed=1)) < 0.7

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
@@ -21,6 +22,7 @@ from training.inner import Inner
 from training.losses import qlike
 from training.space import Space
 from training.tracking import Tracking
+from training.trials import with_values
 from training.tuning import CHOSEN, DOCUMENT, Tuned, tune
 
 BEFORE = pd.Timestamp("2023-10-10", tz="UTC")
@@ -179,6 +181,33 @@ def test_a_killed_search_goes_on_to_the_same_end(
     search(market, tmp_path)
     for name in (DOCUMENT, CHOSEN):
         assert (tmp_path / name).read_bytes() == (tuned.out / name).read_bytes()
+
+
+def test_a_search_killed_before_its_first_trial_began_goes_on(
+    tuned: Tuned, market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configured values wait in the queue, and are asked for once."""
+
+    def dying(self: Any, *_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.study.Study.ask", dying)
+        with pytest.raises(Interrupted):
+            search(market, tmp_path)
+    search(market, tmp_path)
+    assert (tmp_path / DOCUMENT).read_bytes() == (tuned.out / DOCUMENT).read_bytes()
+
+
+def test_trials_of_the_combination_are_of_its_members(tuned: Tuned, market: Market, tmp_path: Path) -> None:
+    """With more trials of a member its values may change: losses made with the former ones are not read back."""
+    storage = f"sqlite:///{tuned.out / 'trials.db'}"
+    member = tuned.document["subjects"][0]
+    combined = with_values(CONFIG, "har_x", member["best"]) if member["taken"] else CONFIG
+    assert set(optuna.get_all_study_names(storage)) == {"har_x", f"ensemble-{combined.sha256[:16]}"}
+    search(market, tmp_path, trials=1)
+    search(market, tmp_path)
+    assert (tmp_path / DOCUMENT).read_bytes() == (tuned.out / DOCUMENT).read_bytes()
 
 
 def test_finished_trials_are_not_made_again(market: Market, tuned: Tuned, monkeypatch: pytest.MonkeyPatch) -> None:
