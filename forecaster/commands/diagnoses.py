@@ -53,7 +53,10 @@ class Pooled(BaseModel):
 
 
 class EqualAbility(BaseModel):
-    """Tests of a model against an opponent on qlike_x, all symbols together; negative statistics are in its favour."""
+    """Tests of a model against an opponent on qlike_x, all symbols together; negative statistics are in its favour.
+
+    ``holm_p`` counts the claims, ``deflated_p`` the configurations that were tried.
+    """
 
     horizon_hours: int
     opponent: str

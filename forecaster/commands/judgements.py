@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from forecaster.commands.diagnoses import EqualAbility, SuperiorAbility
+
 __all__ = ["Climbed", "LeftOut", "Scored", "Searched"]
 
 Bound = float | list[float] | None
@@ -110,38 +112,6 @@ class Opponent(BaseModel):
     symbols: int | None
 
 
-class Tested(BaseModel):
-    """Equal ability of the ensemble and an opponent; ``deflated_p`` counts the configurations tried, ``holm_p`` the claims."""
-
-    horizon_hours: int
-    opponent: str
-    dm_statistic: float | None
-    dm_p: float | None
-    holm_p: float | None
-    deflated_p: float | None
-    sign_p: float | None
-    gw_lagged_p: float | None
-    gw_regime_p: float | None
-    t_calm: float | None
-    t_normal: float | None
-    t_stress: float | None
-
-
-class Superior(BaseModel):
-    """Whether any other model is better than the benchmark, the search among them counted."""
-
-    horizon_hours: int
-    benchmark: str
-    alternatives: int
-    best: str
-    spa_p: float
-    spa_lower: float
-    spa_upper: float
-    reality_check_p: float
-    tried: int
-    deflated_p: float
-
-
 class Judged(BaseModel):
     """One window: its goals, its opponents, what the claims are worth, and the tripwires that it sets off."""
 
@@ -153,8 +123,8 @@ class Judged(BaseModel):
     best_classical: dict[str, dict[str, float]]
     goals: list[GoalRow]
     opponents: list[Opponent]
-    tests: list[Tested]
-    superiority: list[Superior]
+    tests: list[EqualAbility]
+    superiority: list[SuperiorAbility]
     symbol_years: int
     tripped: list[str]
 
