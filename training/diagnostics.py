@@ -26,7 +26,7 @@ from training.sample import Sample, samples, scored
 from training.scorecard import nullable
 from training.strata import gains_by_stratum
 
-__all__ = ["OPPONENTS", "REFERENCE", "diagnose", "diagnostics", "headline", "joined"]
+__all__ = ["OPPONENTS", "REFERENCE", "diagnose", "diagnostics", "headline", "joined", "on_grid"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def diagnose(
     days = np.unique(sample.days[sample.shocked])
     hours = {"horizon_hours": sample.horizon}
     keys = [{"model": name} | hours for name in sample.models]
-    now = None if realised is None else _grid(realised, sample, sample.horizon, "regime_now")
+    now = None if realised is None else on_grid(realised, sample, sample.horizon, "regime_now")
     rivals = [name for name in opponents if name in sample.models] if model in sample.models else []
     told: dict[str, Any] = {
         "shock_days": {str(sample.horizon): [str(np.datetime64(int(day), "D")) for day in days]},
@@ -144,7 +144,7 @@ def diagnose(
     if realised is not None and now is not None and sample.horizon == alarms.HOURS:
         names = [name for name in (model, REFERENCE, "har") if name in sample.models]
         p = {name: _probability(sample, sample.models.index(name), _STRESS) for name in names}
-        told |= alarms.alarm_tables(p, now, _grid(realised, sample, 1, "variance"))
+        told |= alarms.alarm_tables(p, now, on_grid(realised, sample, 1, "variance"))
     return told
 
 
@@ -163,7 +163,7 @@ def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _grid(realised: pd.DataFrame, sample: Sample, horizon: int, name: str) -> FloatArray:
+def on_grid(realised: pd.DataFrame, sample: Sample, horizon: int, name: str) -> FloatArray:
     """A column of ``realised`` on the sample's grid; null where it has no row."""
     if name not in realised:
         raise DataInvalid(f"realised has no column {name}; pass all that features.targets.realised gives")

@@ -15,7 +15,7 @@ from models import table
 from models.base import ENSEMBLE, PROBABILITIES, VARIANCE_LEVELS
 from training import losses
 from training.comparison import gain
-from training.diagnostics import OPPONENTS, REFERENCE, diagnose, joined
+from training.diagnostics import OPPONENTS, REFERENCE, diagnose, joined, on_grid
 from training.goals import TESTS, Figure
 from training.risk import stack
 from training.sample import Sample, samples
@@ -166,8 +166,7 @@ def _of_sample(sample: Sample, realised: pd.DataFrame, best: str | None) -> Iter
     if REFERENCE in sample.models:
         found = gain(_crps(sample, own), _crps(sample, sample.models.index(REFERENCE)), sample.days)
         yield f"crps_log vs har_seasonal, {h} h", Figure.of(found.value, found.low, found.high)
-    truth = _grids(realised, sample, ("regime_now", *(f"mae_{side}" for side in SIDES)))
-    stressed = truth["regime_now"] >= STRESSED
+    stressed = on_grid(realised, sample, sample.horizon, "regime_now") >= STRESSED
     low, high, y = stack(sample, own, "var_q05"), stack(sample, own, "var_q95"), sample.truth["variance"]
     covered = np.where(np.isfinite(low + high + y) & stressed, (low <= y) & (y <= high), np.nan)
     shares = [float(np.nanmean(row)) for row in covered if np.isfinite(row).any()]
@@ -176,7 +175,8 @@ def _of_sample(sample: Sample, realised: pd.DataFrame, best: str | None) -> Iter
         Figure.of(max((abs(share - 0.90) for share in shares), default=None)),
     )
     for side in SIDES:
-        quantile, came = stack(sample, own, f"mae_{side}_q995"), truth[f"mae_{side}"]
+        quantile = stack(sample, own, f"mae_{side}_q995")
+        came = on_grid(realised, sample, sample.horizon, f"mae_{side}")
         beyond = np.where(np.isfinite(quantile + came), came > quantile, np.nan)
         yield f"beyond mae_{side}_q995, {h} h", Figure.of(_mean(beyond))
         yield f"beyond mae_{side}_q995 in stress, {h} h", Figure.of(_mean(beyond[stressed]))
@@ -217,20 +217,6 @@ def _crps(sample: Sample, m: int) -> FloatArray:
         known = np.isfinite(quantiles).all(axis=1) & np.isfinite(y) & ~sample.shocked
         if known.any():
             out[s, known] = losses.crps_log_terms(y[known], quantiles[known])
-    return out
-
-
-def _grids(realised: pd.DataFrame, sample: Sample, names: Sequence[str]) -> dict[str, FloatArray]:
-    """Columns of ``realised`` on the sample's grid; null where it has no row."""
-    chosen = realised.loc[realised.index.get_level_values("horizon_hours") == sample.horizon, list(names)]
-    symbol = pd.Index(sample.symbols).get_indexer(chosen.index.get_level_values("symbol"))
-    origins = pd.DatetimeIndex(chosen.index.get_level_values("origin")).as_unit("s").asi8
-    hour = origins // 3600 - sample.hours[0]
-    inside = (symbol >= 0) & (hour >= 0) & (hour < len(sample.hours))
-    out = {}
-    for name in names:
-        out[name] = np.full((len(sample.symbols), len(sample.hours)), np.nan)
-        out[name][symbol[inside], hour[inside]] = chosen[name].to_numpy(dtype=np.float64)[inside]
     return out
 
 

@@ -29,7 +29,7 @@ SAME: Final = 1e-12
 PUBLISHED: Final = ("model", "horizon_hours", "variance", "vol_annualised", "status", "reason")
 WORDS: Final = {
     USUAL: "usual variance of the past month",
-    SEASON: "time of day and week ahead",
+    SEASON: "time of day and week, and releases, ahead",
     REVERSION: "pull to the long run",
     FILTER: "what filters of returns say beyond that",
     LEVEL: "level corrected by past errors",

@@ -106,6 +106,7 @@ def scorecard(
     from training.goal_report import document, markdown
     from training.model_card import data_facts, model_card
     from training.opponents import best_classical
+    from training.scorecard import to_json_bytes
 
     environment, folder = Settings.load(), Path(out)
     chosen = inputs.configuration(config, None, overrides)
@@ -136,7 +137,7 @@ def scorecard(
         facts = _facts(evaluation, market, tried, tuning)
         told = document(measured, more, losses, facts)
         page = markdown(told)
-        write_atomically(folder / "scorecard.json", (json.dumps(told, sort_keys=True, allow_nan=False) + "\n").encode())
+        write_atomically(folder / "scorecard.json", to_json_bytes(told))
         write_atomically(folder / "scorecard.md", page.encode())
         if card is not None:
             text = model_card(evaluation, told, measured, data_facts(market), tuning)
