@@ -16,10 +16,10 @@ from models.ensemble import Assembly
 from training.assembly import assemble
 from training.comparison import Gain, gain
 from training.config import Component, Ensemble, Features, RunConfig, WalkForward
-from training.evaluation import plan
 from training.folds import forecast_fold
 from training.losses import qlike_terms
 from training.material import Material, prepare
+from training.walkforward import plan
 
 __all__ = [
     "BOOK",

@@ -47,10 +47,12 @@ from plain_members import MEMBERS, Seconds
 
 from features.market import Market
 from training.config import RunConfig
-from training.evaluation import evaluate, plan
-from training.folds import code_sha256, read_fold
+from training.evaluation import evaluate
+from training.fold_store import read_fold
+from training.folds import code_sha256
 from training.material import prepare
 from training.splits import utc
+from training.walkforward import plan
 
 GOAL: Final = "evaluate, against the plain loop a researcher would write"
 NEWEST: Final = pd.Timestamp("2025-07-01", tz="UTC")  # so that the figures of a store that grows stay comparable

@@ -33,10 +33,11 @@ from features.sources.simulated import simulate
 from features.sources.simulated_dynamics import PROFILES
 from training.config import RunConfig
 from training.costs import Meter
-from training.evaluation import evaluate, plan
+from training.evaluation import evaluate
 from training.folds import code_sha256
 from training.material import prepare
 from training.splits import utc
+from training.walkforward import plan
 
 BEGIN: Final = pd.Timestamp("2019-01-01", tz="UTC")
 PLAIN: Final = ("ewma", "har", "har_seasonal", "har_x")

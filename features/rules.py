@@ -24,6 +24,9 @@ __all__ = ["conform", "inspect"]
 EARLIEST: Final = pd.Timestamp("1980-01-01", tz="UTC")
 # The widest cap of any venue is 4 % a settlement; beyond 10 % a rate is a per-cent figure or an annual one.
 FUNDING_LIMIT: Final = 0.1
+# A single order may run far from what the rest of the bar trades at: perpetuals have reached three times their price and
+# half of it within an hour, indices less. Ten times is a slipped decimal point or another unit.
+FARTHEST: Final = 10
 ROUNDING: Final = 1e-9
 # What a cell should have been, by the column's type; any other is a number.
 _WORDS: Final = {TIME_DTYPE: "an instant", "str": "text"}
@@ -186,6 +189,14 @@ _SHAPE: Final = (
     _rule(lambda d: ~(d["low"] > d[["open", "close"]].min(axis=1)), "low: is above open or close"),
     _rule(lambda d: ~(d["high"] < d[["open", "close"]].max(axis=1)), "high: is below open or close"),
 )
+_HIGH: Final = _rule(
+    lambda d: ~(d["high"] > FARTHEST * d[["open", "close"]].max(axis=1)),
+    f"high: is more than {FARTHEST} times open and close",
+)
+_LOW: Final = _rule(
+    lambda d: ~(FARTHEST * d["low"] < d[["open", "close"]].min(axis=1)),
+    f"low: is less than 1/{FARTHEST} of open and close",
+)
 _GRID: Final = _rule(_on_grid, "close_time: is not a whole multiple of the interval")
 _PARTS: Final = (
     _at_most("taker_buy_volume", "volume"),
@@ -217,9 +228,10 @@ _VALUES: Final[dict[tuple[str, str], tuple[pan.Check, ...]]] = {
     ("margin_tiers", "max_leverage"): (_rule(lambda s: s >= 1, "is below 1"),),
 }
 _ACROSS: Final[dict[str, tuple[pan.Check, ...]]] = {
-    "bars": (*_SHAPE, *_PARTS, _GRID),
-    "spot": (*_SHAPE, *_PARTS, _GRID),
-    "mark": (*_SHAPE, _GRID),
+    "bars": (*_SHAPE, _HIGH, _LOW, *_PARTS, _GRID),
+    # A spot book can be sold empty, down to its tick (LINKUSDT at 0.0001 on 2020-03-12): no low is too low.
+    "spot": (*_SHAPE, _HIGH, *_PARTS, _GRID),
+    "mark": (*_SHAPE, _HIGH, _LOW, _GRID),
     "implied_vol": _SHAPE,
     "order_book": (_rule(lambda d: ~(d["bid"] >= d["ask"]), "bid: is not below ask"),),
     "margin_tiers": (

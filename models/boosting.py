@@ -113,6 +113,11 @@ class LightGBM(Member):
         self.seed = seed
         self.num_threads = num_threads
 
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return "lightgbm" if self.objective == "l2" else "lightgbm_gamma"
+
     def _learn(self, past: TrainingRows) -> None:
         import lightgbm
 
@@ -143,11 +148,11 @@ class LightGBM(Member):
             known = np.isfinite(residual[:, j])
             if known.sum() < 2 * self.min_data_in_leaf:
                 raise DataInvalid(
-                    f"model 'lightgbm' has {int(known.sum())} training rows for horizon {h} h and needs "
+                    f"model '{self.name}' has {int(known.sum())} training rows for horizon {h} h and needs "
                     f"{2 * self.min_data_in_leaf}; lower every_hours or min_data_in_leaf, or import more history"
                 )
             rows = at[known]
-            inputs = self._inputs(past.values(self._taken(h), rows, "lightgbm"), base[known, j], h)
+            inputs = self._inputs(past.values(self._taken(h), rows, self.name), base[known, j], h)
             weight = equal_by_symbol(past.symbol[rows]) * past.weights(rows)
             with _CLOCK.running():
                 data = lightgbm.Dataset(inputs, weight=weight, params=parameters).construct()
@@ -195,7 +200,7 @@ class LightGBM(Member):
 
     def _inputs_of(self, X: pd.DataFrame, base: Array, j: int) -> Array:
         h = self.horizons_[j]
-        return self._inputs(require(X, self._taken(h), "lightgbm"), base[:, j], h)
+        return self._inputs(require(X, self._taken(h), self.name), base[:, j], h)
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)

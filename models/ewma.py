@@ -66,12 +66,14 @@ class EWMA(_Chosen):
     candidate and nothing else, so it answers whenever anything does.
     """
 
+    name = "ewma"
+
     def __init__(self, half_lives: Sequence[int] = RAW_HALF_LIVES, window_days: int = 365) -> None:
         self.half_lives = half_lives
         self.window_days = window_days
 
     def _candidates(self, past: TrainingRows, at: Integers) -> Array:
-        return past.values([f"log_ew_raw_{q}h" for q in self.half_lives], at, "ewma")
+        return past.values([f"log_ew_raw_{q}h" for q in self.half_lives], at, self.name)
 
     def _target(self, past: TrainingRows, at: Integers) -> Array:
         return past.log_variance(at)
@@ -84,11 +86,11 @@ class EWMA(_Chosen):
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         columns = [f"log_ew_raw_{q}h" for q in self.half_life_]
-        return require(X, columns, "ewma") + np.log(np.array(self.horizons_, dtype=np.float64))
+        return require(X, columns, self.name) + np.log(np.array(self.horizons_, dtype=np.float64))
 
     def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, Array]:
         """The usual variance of the last month, and what the newer hours add to it; see ``Member.contributions``."""
-        return since_usual(self._predict_log(X), require(X, ["log_rv_raw_720h"], "ewma")[:, 0], None, self.horizons_)
+        return since_usual(self._predict_log(X), require(X, ["log_rv_raw_720h"], self.name)[:, 0], None, self.horizons_)
 
     def state(self) -> dict[str, Any]:
         """Half-life per horizon and the residual quantiles."""
@@ -109,6 +111,8 @@ class SeasonalEWMA(_Chosen):
     columns ``log_ew_{hl}h`` and ``log_ew_down_{hl}h`` of each half-life, and the season ahead.
     """
 
+    name = "ewma_seasonal"
+
     def __init__(
         self,
         half_lives: Sequence[int] = DOWN_HALF_LIVES,
@@ -120,7 +124,7 @@ class SeasonalEWMA(_Chosen):
         self.window_days = window_days
 
     def _candidates(self, past: TrainingRows, at: Integers) -> Array:
-        values = past.values([name for q in self.half_lives for name in _pair(q)], at, "ewma_seasonal")
+        values = past.values([name for q in self.half_lives for name in _pair(q)], at, self.name)
         whole, down = values[:, 0::2], values[:, 1::2]
         levels = [
             _asymmetric(whole[:, k], down[:, k], g) for k, g in product(range(len(self.half_lives)), self.asymmetries)
@@ -128,7 +132,7 @@ class SeasonalEWMA(_Chosen):
         return np.column_stack(levels)
 
     def _target(self, past: TrainingRows, at: Integers) -> Array:
-        return past.log_variance(at) - past.values(self._seasons, at, "ewma_seasonal")
+        return past.log_variance(at) - past.values(self._seasons, at, self.name)
 
     def _without_labels(self) -> int:
         return len(self.half_lives) // 2 * len(self.asymmetries)
@@ -138,8 +142,8 @@ class SeasonalEWMA(_Chosen):
         self.half_life_, self.asymmetry_ = pairs[:, 0].astype(np.int64), pairs[:, 1]
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
-        season = require(X, self._seasons, "ewma_seasonal")
-        values = require(X, [name for q in self.half_life_ for name in _pair(q)], "ewma_seasonal")
+        season = require(X, self._seasons, self.name)
+        values = require(X, [name for q in self.half_life_ for name in _pair(q)], self.name)
         levels = [_asymmetric(values[:, 2 * j], values[:, 2 * j + 1], g) for j, g in enumerate(self.asymmetry_)]
         return np.column_stack(levels) + season
 

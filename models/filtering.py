@@ -68,9 +68,6 @@ class HourlyFilter(Member):
     """
 
     independent_rows: ClassVar[bool] = False
-    # How it calls itself where a column is missing.
-    name: ClassVar[str]
-
     window_days: int
     shrinkage: float
     filters_: dict[str, Array]
@@ -127,7 +124,7 @@ class HourlyFilter(Member):
             for name, rows in symbols.items():
                 k = rows[usable[rows, j]]
                 parts[name] = Part(np.vstack([np.ones(len(k)), log_mean[k, j]]), target[None, k, j], weights[None, k])
-            of_symbols, pooled = shrunken(parts, qlike_fit, self.shrinkage, (horizon,))
+            of_symbols, pooled = shrunken(parts, qlike_fit, self.shrinkage, (horizon,), self.name)
             own[:, j], self.pooled_calibration_[j] = of_symbols[:, 0], pooled[0]
         self.calibration_ = dict(zip(symbols, own, strict=True))
 

@@ -55,6 +55,11 @@ class HAR(Member):
         self.shrinkage = shrinkage
         self.scheduled = scheduled
 
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return "har_scheduled" if self.scheduled else "har_seasonal" if self.seasonal else "har"
+
     def _learn(self, past: TrainingRows) -> None:
         kind = type(self).__name__
         settings = (kind, self.seasonal, tuple(self.lags), self.window_days, self.shrinkage, self.scheduled)
@@ -68,7 +73,7 @@ class HAR(Member):
         Last, the mean of each term (n_terms,), of a window as its distance from the longest one.
         """
         parts = self._parts(past)
-        own, pooled = shrunken(parts, qlike_fit, self.shrinkage, past.horizons)
+        own, pooled = shrunken(parts, qlike_fit, self.shrinkage, past.horizons, self.name)
         typical = np.hstack([part.design[1:] for part in parts.values()]).mean(axis=1)
         longest = len(self.lags) - 1
         typical[: longest + 1] -= typical[longest]
@@ -78,12 +83,12 @@ class HAR(Member):
         return {name: self._part(past, at) for name, at in past.by_symbol(past.within(self.window_days))}
 
     def _part(self, past: TrainingRows, at: npt.NDArray[np.int64]) -> Part:
-        values = past.values(self._inputs, at, "har")
+        values = past.values(self._inputs, at, self.name)
         design = self._terms(values)
         # A market's first hours are often empty. One of them, a thousandfold below what follows, would set the level for as
         # long as it is in the window: a row teaches once a day of history is known.
         settled = np.isfinite(values[:, max(sum(lag <= DAY for lag in self.lags) - 1, 0)])
-        target = past.log_variance(at) - self._offset(past.values(self.seasons, at, "har_seasonal"))
+        target = past.log_variance(at) - self._offset(past.values(self.seasons, at, self.name))
         weights = past.weights(at)
         usable = np.isfinite(target) & (settled & np.isfinite(design).all(axis=1) & (weights > 0))[:, None]
         some = usable.any(axis=1)
@@ -96,11 +101,11 @@ class HAR(Member):
 
     def of(self, past: TrainingRows, at: npt.NDArray[np.int64]) -> Array:
         """``ln E[V]`` of rows that members are fitted on; (n_places, n_horizons)."""
-        values, season = past.values(self._inputs, at, "har"), past.values(self.seasons, at, "har_seasonal")
+        values, season = past.values(self._inputs, at, self.name), past.values(self.seasons, at, self.name)
         return self._log_mean(values, season, past.symbol[at], past.symbols)
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
-        values, season = require(X, self._inputs, "har"), require(X, self.seasons, "har_seasonal")
+        values, season = require(X, self._inputs, self.name), require(X, self.seasons, self.name)
         return self._log_mean(values, season, *symbol_codes(X.index))
 
     def _log_mean(self, values: Array, season: Array, symbol: npt.NDArray[np.int64], symbols: Sequence[str]) -> Array:
@@ -122,12 +127,12 @@ class HAR(Member):
         See ``Member.contributions``. With ``x_n`` the longest window and ``d_k`` the typical distance of ``x_k`` from it,
         ``a + sum b_k x_k = x_n + [a + (sum b_k - 1) x_n + sum b_k d_k] + sum b_k (x_k - x_n - d_k)``.
         """
-        ladder, hours = filled(require(X, self._ladder, "har")), np.log(np.array(self.horizons_, dtype=np.float64))
+        ladder, hours = filled(require(X, self._ladder, self.name)), np.log(np.array(self.horizons_, dtype=np.float64))
         each, n = self._each(X), len(self.lags)
         longest = ladder[:, -1:]
         terms = {USUAL: longest + hours}
         if self.seasonal:
-            terms[SEASON] = require(X, self.seasons, "har_seasonal") - hours
+            terms[SEASON] = require(X, self.seasons, self.name) - hours
         slopes, typical = each[:, :, 1 : n + 1], self.typical_[:n]
         terms[REVERSION] = each[:, :, 0] + (slopes.sum(axis=2) - 1) * longest + (slopes * typical).sum(axis=2)
         for k, lag in enumerate(self.lags[:-1]):
@@ -230,19 +235,19 @@ P = TypeVar("P", bound=Part)
 
 
 def shrunken(
-    parts: Mapping[str, P], fit: Callable[[Sequence[P]], Array], shrinkage: float, horizons: Sequence[int]
+    parts: Mapping[str, P], fit: Callable[[Sequence[P]], Array], shrinkage: float, horizons: Sequence[int], model: str
 ) -> tuple[Array, Array]:
     """Each symbol's coefficients (n_symbols, n_horizons, k), and those of all rows together (n_horizons, k).
 
     A symbol's own weigh ``n / (n + shrinkage)`` against the pool's, n being its complete rows; too few count as none.
-    Raises ``DataInvalid`` where even the pool has too few.
+    Raises ``DataInvalid``, which names ``model``, where even the pool has too few.
     """
     needed = ROWS_PER_COEFFICIENT * len(next(iter(parts.values())).design)
     counts = {name: np.count_nonzero(part.weights, axis=1) for name, part in parts.items()}
     for h, count in zip(horizons, sum(counts.values()), strict=True):
         if count < needed:
             raise DataInvalid(
-                f"model 'har' has {int(count)} complete rows for horizon {h} h and needs {needed}; "
+                f"model '{model}' has {int(count)} complete rows for horizon {h} h and needs {needed}; "
                 "start later or import more history"
             )
     pooled = fit(list(parts.values()))

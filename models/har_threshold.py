@@ -34,6 +34,7 @@ class HARThreshold(HAR):
     filters stand at the end of the fit and go on with the rows that follow.
     """
 
+    name = "har_threshold"
     independent_rows: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ("log_rv_", "log_season_ahead_")
 
@@ -51,7 +52,7 @@ class HARThreshold(HAR):
         every = np.arange(len(past))
         columns = [*self._ladder, *self.seasons]
         stress = _known(signals.training[:, :1])
-        beside = np.hstack([past.values(columns, every, "har_threshold"), stress])
+        beside = np.hstack([past.values(columns, every, self.name), stress])
         super()._learn(replace(past, features=beside, columns=(*columns, STRESS), row=every))
 
     @property
@@ -64,7 +65,7 @@ class HARThreshold(HAR):
 
     def _with_stress(self, X: pd.DataFrame) -> pd.DataFrame:
         columns = [*self._ladder, *self.seasons]
-        beside = pd.DataFrame(require(X, columns, "har_threshold"), index=X.index, columns=columns)
+        beside = pd.DataFrame(require(X, columns, self.name), index=X.index, columns=columns)
         return beside.assign(**{STRESS: _known(self.signals_.filter(X)[:, :1])[:, 0]})
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
@@ -79,7 +80,7 @@ class HARThreshold(HAR):
         beside, n = self._with_stress(X), len(self.lags)
         terms = super().contributions(beside, families)
         slopes = self._each(beside)[:, :, n + 1 :]
-        further = self._terms(require(beside, self._inputs, "har_threshold"))[:, None, n:]
+        further = self._terms(require(beside, self._inputs, self.name))[:, None, n:]
         typical = (slopes * self.typical_[n:]).sum(axis=2)
         terms[REVERSION] = terms[REVERSION] + typical
         terms[TERM] = (slopes * further).sum(axis=2) - typical

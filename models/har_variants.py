@@ -40,6 +40,8 @@ class HARQ(HAR):
     it. A day of which ``q`` is not known counts as measured exactly.
     """
 
+    name = "harq"
+
     def __init__(
         self,
         lags: Sequence[int] = (1, 4, 24, 168, 720),
@@ -60,7 +62,7 @@ class HARQ(HAR):
     def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, Array]:
         """Those of the HAR, and what its three further terms move; see ``Member.contributions``."""
         terms, n = super().contributions(X, families), len(self.lags)
-        slopes, further = self._each(X)[:, :, n + 1 :], self._terms(require(X, self._inputs, "harq"))[:, None, n:]
+        slopes, further = self._each(X)[:, :, n + 1 :], self._terms(require(X, self._inputs, self.name))[:, None, n:]
         typical = (slopes * self.typical_[n:]).sum(axis=2)
         terms[REVERSION] += typical
         terms["quarticity"] = (slopes * further).sum(axis=2) - typical
@@ -74,6 +76,8 @@ class LevelHAR(HAR):
     of Fisher scoring for QLIKE. ``c_i`` is the symbol's own mean variance, so that the constant can be pooled; a symbol
     never seen has the mean of theirs. Forecasts are held within a factor of four of the row's own windows.
     """
+
+    name = "har_wls"
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class LevelHAR(HAR):
             scale = np.full((1, windows.shape[1]), windows[-1].mean())
             forecast = np.exp(logs.coefficients_[logs.symbols_.index(name)] @ part.design)
             parts[name] = LevelPart(np.vstack([scale, windows]), np.exp(part.target), part.weights, forecast)
-        own, pooled = shrunken(parts, level_fit, self.shrinkage, past.horizons)
+        own, pooled = shrunken(parts, level_fit, self.shrinkage, past.horizons, self.name)
         scales = np.array([part.design[0, 0] for part in parts.values()])
         own[:, :, 0] *= scales[:, None]
         pooled[:, 0] *= scales.mean()

@@ -61,7 +61,7 @@ class HeavyX(HourlyFilter):
     The weights minimise QLIKE over all horizons together, each symbol's level left free.
     """
 
-    name: ClassVar[str] = "heavy_x"
+    name = "heavy_x"
     reads: ClassVar[tuple[str, ...]] = (*LADDER, *MARKET, "log_return_1h", "log_season_")
 
     def __init__(self, window_days: int = 1095, shrinkage: float = 8_000.0) -> None:
@@ -85,12 +85,12 @@ class HeavyX(HourlyFilter):
         old = {name: path for name, path in paths.items() if len(path.inputs) - path.start >= MINIMUM_HOURS}
         samples = [_sample(path, target) for path in old.values()]
         if not sum(np.isfinite(sample.target).sum() for sample in samples):
-            raise DataInvalid("model 'heavy_x': no symbol has 30 days of hours with labels; import more history")
+            raise DataInvalid(f"model '{self.name}': no symbol has 30 days of hours with labels; import more history")
         inputs = np.concatenate([sample.inputs for sample in samples])
         complete = inputs[np.isfinite(inputs).all(axis=1)]
         if not len(complete) or not (complete.mean(axis=0) > 0).all():
             raise DataInvalid(
-                "model 'heavy_x': no hours have all its inputs, or prices stood still in them; import more history"
+                f"model '{self.name}': no hours have all its inputs, or prices stood still in them; import more history"
             )
         mean = complete.mean(axis=0)
         self.scale_ = mean / mean[len(SLOW)]

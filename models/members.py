@@ -49,6 +49,11 @@ class Member(BaseEstimator):  # type: ignore[misc]
     horizons_: tuple[int, ...]
     residuals_: npt.NDArray[np.float64]
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its kind, by which refusals call it."""
+
     def fit(self, X: pd.DataFrame, y: pd.DataFrame, *, sample_weight: npt.NDArray[np.float64] | None = None) -> Self:
         """Fit on rows up to a cut; raises ``DataInvalid`` where a needed column or every label is missing."""
         return self.learn(TrainingRows.of(X, y, sample_weight))
@@ -86,8 +91,8 @@ class Member(BaseEstimator):  # type: ignore[misc]
         ``families``: the family of each feature, by which features are summed. The first term is the usual variance of the
         last month; a member without a finer split adds the season ahead and what it says beyond both.
         """
-        season = require(X, [f"log_season_ahead_{h}h" for h in self.horizons_], "any")
-        return since_usual(self._predict_log(X), require(X, ["log_rv_720h"], "any")[:, 0], season, self.horizons_)
+        season = require(X, [f"log_season_ahead_{h}h" for h in self.horizons_], self.name)
+        return since_usual(self._predict_log(X), require(X, ["log_rv_720h"], self.name)[:, 0], season, self.horizons_)
 
     def follow(self, X: pd.DataFrame) -> None:
         """Take in rows that come after all rows seen so far, so that the next forecast goes on from there.

@@ -46,6 +46,8 @@ class HARX(Member):
     slopes. ``every_hours`` thins the training rows, ``window_days`` limits them.
     """
 
+    name = "har_x"
+
     def __init__(self, ridge: float = 0.02, every_hours: int = 3, window_days: int | None = 1095) -> None:
         self.ridge = ridge
         self.every_hours = every_hours
@@ -68,11 +70,11 @@ class HARX(Member):
         for h, rows in zip(self.horizons_, known.sum(axis=0), strict=True):
             if rows < 10 * size:
                 raise DataInvalid(
-                    f"model 'har_x' has {int(rows)} training rows for horizon {h} h and needs {10 * size}; "
+                    f"model '{self.name}' has {int(rows)} training rows for horizon {h} h and needs {10 * size}; "
                     "start later or import more history"
                 )
-        season = past.values(self.base_.seasons, at, "har_x")
-        shared, own = self._signals(past.values(self.columns_, at, "har_x"), base - season)
+        season = past.values(self.base_.seasons, at, self.name)
+        shared, own = self._signals(past.values(self.columns_, at, self.name), base - season)
         thinned = evenly(len(at), SPREAD_ROWS)
         spreads = [_centre_and_spread(values[thinned]) for values in (shared, *own)]
         self.centre_, self.scale_ = (np.stack([np.r_[spreads[0][k], of[k]] for of in spreads[1:]]) for k in (0, 1))
@@ -125,8 +127,8 @@ class HARX(Member):
 
     def _predict_log(self, X: pd.DataFrame) -> Array:
         base = self.base_._predict_log(X)
-        har = base - require(X, self.base_.seasons, "har_x")
-        shared, own = self._signals(require(X, self.columns_, "har_x"), har)
+        har = base - require(X, self.base_.seasons, self.name)
+        shared, own = self._signals(require(X, self.columns_, self.name), har)
         self._score(shared, own)
         out = base + self.coefficients_[:, 0]
         slopes = self.coefficients_[:, 1:]
@@ -139,8 +141,8 @@ class HARX(Member):
 
     def contributions(self, X: pd.DataFrame, families: Mapping[str, str]) -> dict[str, Array]:
         """The seasonal HAR's terms, each family's signals, and the constant; see ``Member.contributions``."""
-        har = self.base_._predict_log(X) - require(X, self.base_.seasons, "har_x")
-        shared, own = self._signals(require(X, self.columns_, "har_x"), har)
+        har = self.base_._predict_log(X) - require(X, self.base_.seasons, self.name)
+        shared, own = self._signals(require(X, self.columns_, self.name), har)
         self._score(shared, own)
         slopes = self.coefficients_[:, 1:].T
         signals = [*shared.T[:, :, None], *own.transpose(2, 1, 0)]

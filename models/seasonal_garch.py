@@ -50,7 +50,6 @@ class SeasonalGARCH(HourlyFilter):
     have parameters of their own.
     """
 
-    name: ClassVar[str] = "garch"
     reads: ClassVar[tuple[str, ...]] = ("log_return_1h", "log_season_")
     exogenous: ClassVar[int] = 0
 
@@ -66,6 +65,11 @@ class SeasonalGARCH(HourlyFilter):
         self.window_days = window_days
         self.shrinkage = shrinkage
 
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return "gjr" if self.o else "garch"
+
     def _spec(self, o: int) -> GARCH:
         return GARCH(p=1, o=o, q=1, dist=self.dist, exogenous=self.exogenous)
 
@@ -79,7 +83,7 @@ class SeasonalGARCH(HourlyFilter):
         own = {name: params for name, params in self._own(past, old).items() if self._sound(params, old[name])}
         if not own:
             raise DataInvalid(
-                "model 'garch': no symbol has 30 days of returns that a variance can be fitted to; import more history"
+                f"model '{self.name}': no symbol has 30 days of returns that a variance can be fitted to; import more history"
             )
         scale = {name: _units(len(own[name]), old[name]) for name in own}
         hours = np.array([np.isfinite(old[name][:, 0]).sum() for name in own])
@@ -158,7 +162,7 @@ class SeasonalGARCHX(SeasonalGARCH):
     ``v~`` passes at that expectation, too. ``params_`` end with c.
     """
 
-    name: ClassVar[str] = "garch_x"
+    name = "garch_x"
     reads: ClassVar[tuple[str, ...]] = ("log_return_1h", "log_season_", "log_rv_1h")
     exogenous: ClassVar[int] = 1
 

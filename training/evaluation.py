@@ -8,7 +8,6 @@ the pass that assembles them is causal and cheap.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,42 +18,29 @@ import numpy as np
 import pandas as pd
 
 from features import locking
-from features.errors import DataStale, UsageError
+from features.errors import UsageError
 from features.market import Market
 from features.store import write_atomically
 from models import table
 from models.base import ENSEMBLE
 from models.ensemble import Assembly
-from models.regime_classifier import RegimeClassifier
 from training.assembly import Origin, Provenance, assemble, table_rows
-from training.config import Component, RunConfig
+from training.config import RunConfig
 from training.contributions import CONTRIBUTIONS, explained, feature_families, write
 from training.costs import Meter
 from training.diagnostics import OPPONENTS, diagnose, joined
 from training.engine import Engine, Progress
-from training.folds import (
-    FoldResult,
-    Rows,
-    classifier_of,
-    commit,
-    committed,
-    fold_key,
-    forecast_fold,
-    read_fold,
-    read_terms,
-    tells_terms,
-)
-from training.material import Material, give_back, prepare
+from training.fold_store import read_fold, read_terms
+from training.folds import FoldResult
+from training.material import give_back, prepare
 from training.sample import samples
 from training.scorecard import SCORED_COLUMNS, score_document, score_rows, to_json_bytes
-from training.splits import Fold, PurgedWalkForward, utc
+from training.splits import utc
+from training.walkforward import FOLDS, clear, place_of, plan, run_folds
 
-__all__ = ["Evaluation", "evaluate", "plan", "run_folds"]
+__all__ = ["CLIMATOLOGY", "Evaluation", "evaluate"]
 
-# Bars that a first fit needs: two months hold every hour of the week eight times, and a few thousand labels.
-HISTORY_BEFORE_FIRST_FOLD: Final = pd.Timedelta(days=60)
 CLIMATOLOGY: Final = pd.Timedelta(days=731)
-FOLDS: Final = "folds"
 
 
 @dataclass(frozen=True)
@@ -141,7 +127,7 @@ def evaluate(
     chosen = _chosen(symbols, material.symbols)
     _leave_some(config.walkforward.exclude, material.symbols)
     with locking.writing(folder):
-        _clear(folder)
+        clear(folder)
         folds = plan(material, config, first, last)
         with meter.stage("folds"):
             results = run_folds(
@@ -163,7 +149,7 @@ def evaluate(
             rows = table_rows(assemblies, material, span, Origin.of(material, span), provenance, first, last, chosen)
             table.write_parts(rows, folder / "forecasts.parquet")
             del rows
-            scored = [_folder(folder / FOLDS, fold) for fold in folds if fold.index >= 0]
+            scored = [place_of(folder / FOLDS, fold) for fold in folds if fold.index >= 0]
             terms = ((read_terms(place), read_fold(place).forecasts) for place in scored)
             write(explained(terms, assemblies, material.symbols, material.times[span], chosen), folder / CONTRIBUTIONS)
         weights, clips = _weights(assemblies), _clips(assemblies, (first, last), material.times[span])
@@ -172,100 +158,6 @@ def evaluate(
         del material
         with meter.stage("score"):
             return _scored(folder, config, first, last, realised, weights, importance, clips)
-
-
-def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Timestamp) -> list[Fold]:
-    """The folds of an evaluation: those of ``[start, end)``, after as many warm-up folds as history allows.
-
-    Folds that begin after the data end have nothing to forecast and are left out.
-    """
-    newest = material.times[-1]
-    if start > newest:
-        raise DataStale(
-            f"start {start:%Y-%m-%dT%H:%MZ} lies after the last bar, which closed at {newest:%Y-%m-%dT%H:%MZ}; "
-            "start earlier, or import newer data"
-        )
-    settings = config.walkforward
-    window = settings.window_months
-    folds = PurgedWalkForward(
-        start,
-        end,
-        step=f"{settings.refit_months}MS",
-        embargo=pd.Timedelta(hours=settings.embargo_hours),
-        window=None if window is None else pd.Timedelta(days=round(window * 365.25 / 12)),
-        warmup=-(-settings.warmup_months // settings.refit_months),
-    ).folds()
-    earliest = material.times[0] + HISTORY_BEFORE_FIRST_FOLD
-    kept = [fold for fold in folds if earliest <= fold.test_start <= newest]
-    if not kept or kept[0].index > 0:
-        raise UsageError(
-            f"start {start:%Y-%m-%d} leaves under {HISTORY_BEFORE_FIRST_FOLD.days} days of bars to learn from: the store "
-            f"begins on {material.times[0]:%Y-%m-%d}; start on {earliest.ceil('D'):%Y-%m-%d} or later, or import older data"
-        )
-    return kept
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A fold to make, where it is kept and under which key, and the families by which it is explained, if it is."""
-
-    fold: Fold
-    place: Path
-    key: str
-    families: Mapping[str, str] | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is there; one that was explained also serves where nobody asks."""
-        return committed(self.place, self.key) and (self.families is None or tells_terms(self.place))
-
-
-def run_folds(
-    folds: Sequence[Fold],
-    material: Material,
-    config: RunConfig,
-    data_sha256: str,
-    folder: Path,
-    engine: Engine,
-    progress: Progress | None = None,
-    meter: Meter | None = None,
-    families: Mapping[str, str] | None = None,
-) -> list[FoldResult]:
-    """Make the folds that are not there yet, in parallel, keep each as it comes, and read them all in order of time.
-
-    ``families``: the family of each feature, by which the forecasts of scored folds are explained (None: they are not).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    # A view of the market holds less than what its hash stands for.
-    data = f"{data_sha256} from {material.times[0].isoformat()} to {material.times[-1].isoformat()}"
-    tasks = [
-        _Task(fold, _folder(folder, fold), fold_key(fold, config, data), families if fold.index >= 0 else None)
-        for fold in folds
-    ]
-    missing = [task for task in tasks if not task.finished]
-    engine.perform(
-        _forecast,
-        missing,
-        (material.rows, config.members, config.walkforward.exclude, classifier_of(config)),
-        lambda task, made: commit(made, task.place, task.key),
-        stage="folds",
-        before=len(tasks) - len(missing),
-        folder=folder,
-        progress=progress,
-        meter=meter,
-    )
-    return [read_fold(task.place) for task in tasks]
-
-
-def _folder(folder: Path, fold: Fold) -> Path:
-    return folder / f"{fold.test_start:%Y%m%dT%H%M}"
-
-
-def _forecast(
-    task: _Task, shared: tuple[Rows, Sequence[Component], Sequence[str], RegimeClassifier | None]
-) -> FoldResult:
-    return forecast_fold(task.fold, *shared, families=task.families)
 
 
 def _scored(
@@ -340,12 +232,3 @@ def _leave_some(exclude: Sequence[str], known: Sequence[str]) -> None:
         raise UsageError(f"walkforward.exclude: symbol {unknown[0]} has no bars in this market; it has {there}")
     if set(exclude) == set(known):
         raise UsageError(f"walkforward.exclude names all of {there}; leave at least one symbol to learn from")
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for orphan in folder.glob(".*.tmp"):
-        if orphan.is_dir():
-            shutil.rmtree(orphan, ignore_errors=True)
-        else:
-            orphan.unlink(missing_ok=True)

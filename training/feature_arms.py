@@ -30,8 +30,10 @@ from models.past import Past, levelled, raw
 from models.regimes import Calibration
 from training.config import Component, RunConfig
 from training.engine import Engine, Progress
-from training.folds import FoldResult, Rows, commit, committed, fold_key, forecast_fold, micros, read_fold
+from training.fold_store import commit, committed, read_fold
+from training.folds import FoldResult, fold_key, forecast_fold
 from training.material import NEEDED, Material
+from training.rows import Rows, micros
 from training.splits import Fold
 
 __all__ = ["CLASSICAL", "EVERY_HOURS", "LOG_MEAN", "REFERENCES", "RIDGE", "Arm", "Forecasts", "forecast", "trainable"]

@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from features.panel import MICROSECONDS_PER_HOUR, WEEK
-from training.folds import Rows
+from training.rows import Rows
 
 __all__ = ["LARGEST_DISTANCE", "clusters", "correlations", "coverage", "drift"]
 

@@ -23,14 +23,14 @@ from features.pipeline import FAMILIES, FeaturePipeline
 from features.store import write_atomically
 from training.config import Features, RunConfig
 from training.engine import Engine, Progress
-from training.evaluation import FOLDS, plan
 from training.feature_arms import EVERY_HOURS, LOG_MEAN, REFERENCES, Arm, forecast, trainable
 from training.feature_gains import Kind, Step, gains
 from training.feature_quality import clusters, coverage, drift
-from training.folds import Rows, micros
 from training.material import NEEDED, Material, prepare
+from training.rows import Rows, micros
 from training.scorecard import to_json_bytes
 from training.splits import Fold, utc
+from training.walkforward import FOLDS, plan
 
 __all__ = ["NEGLIGIBLE", "SETTINGS", "Block", "blocks", "steps", "study", "verdict"]
 

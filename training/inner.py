@@ -24,12 +24,12 @@ from training.assembly import assemble
 from training.comparison import Gain, gain
 from training.config import Component, Regimes, RunConfig
 from training.engine import Engine
-from training.evaluation import HISTORY_BEFORE_FIRST_FOLD, run_folds
 from training.levelled import levelled, rows
 from training.losses import qlike_terms
 from training.material import Material, prepare
 from training.sample import SHOCK_MODELS, samples
 from training.splits import Fold, PurgedWalkForward
+from training.walkforward import HISTORY_BEFORE_FIRST_FOLD, run_folds
 
 __all__ = ["REFERENCE", "Inner", "Losses"]
 

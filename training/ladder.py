@@ -21,7 +21,7 @@ from features.store import write_atomically
 from training.comparison import gain
 from training.config import Features, RunConfig
 from training.engine import Engine, Progress
-from training.evaluation import CLIMATOLOGY, FOLDS, plan
+from training.evaluation import CLIMATOLOGY
 from training.feature_arms import LOG_MEAN, REFERENCES, RIDGE, Arm, Forecasts, forecast, trainable
 from training.feature_gains import Step, gains
 from training.feature_study import blocks, steps
@@ -31,6 +31,7 @@ from training.levelled import rows
 from training.material import Material, prepare
 from training.sample import samples
 from training.scorecard import nullable, to_json_bytes
+from training.walkforward import FOLDS, plan
 
 __all__ = ["ALL_FEEDS", "DOCUMENT", "figures", "ladder"]
 

@@ -26,10 +26,10 @@ from models.trailing import FOUR_WEEKS, refreshes
 from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
 from training.engine import Engine
-from training.evaluation import plan, run_folds
 from training.folds import FoldResult, classifier_of, forecast_fold
 from training.material import Material, prepare
 from training.splits import Fold
+from training.walkforward import plan, run_folds
 
 __all__ = ["LeakReport", "check_forecasts", "leakcheck"]
 

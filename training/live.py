@@ -29,9 +29,9 @@ from models.past import Hour, Outcome, Record
 from models.regimes import CLASSIFIED
 from models.ring import Ring
 from training.assembly import PRESENT_HOURS, Origin, Provenance, ensemble, records, split_inputs, symbol_rows
-from training.folds import Rows, micros
 from training.live_targets import LiveTargets, Resolved, bars_of
 from training.material import Material, prepare
+from training.rows import Rows, micros
 from training.serving import DELISTED, open_model, predicted, since_trained
 
 __all__ = ["LiveForecaster"]

@@ -18,7 +18,7 @@ from features.pipeline import DEFAULT_FAMILIES, FeaturePipeline
 from features.targets import interval_arrays
 from models.base import THRESHOLDS
 from training.config import RunConfig
-from training.folds import Rows
+from training.rows import Rows
 
 __all__ = ["Material", "give_back", "prepare"]
 

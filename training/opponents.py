@@ -7,11 +7,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from training.evaluation import FOLDS, Evaluation
-from training.folds import read_fold
+from training.evaluation import Evaluation
+from training.fold_store import read_fold
 from training.levelled import levelled, rows
 from training.sample import samples
 from training.splits import PurgedWalkForward
+from training.walkforward import FOLDS
 
 __all__ = ["CLASSICAL", "best_classical"]
 

@@ -29,11 +29,13 @@ from training.assembly import Origin, Provenance, assemble, table_rows
 from training.config import RunConfig
 from training.contributions import Published, contributions, feature_families, member_terms
 from training.engine import Engine
-from training.evaluation import plan, run_folds
-from training.folds import REGIMES, classifier_of, code_sha256, flat, micros, training_rows, wide
+from training.fold_store import flat, wide
+from training.folds import REGIMES, classifier_of, code_sha256
 from training.losses import qlike
 from training.material import Material, prepare
+from training.rows import micros, training_rows
 from training.splits import Fold
+from training.walkforward import plan, run_folds
 
 __all__ = ["Trained", "fit", "forecast", "open_model", "predicted", "serve", "since_trained"]
 

@@ -25,10 +25,11 @@ from models.table import read_parquet
 from training.config import UNHASHED, RunConfig
 from training.costs import Costs, Meter
 from training.engine import Engine
-from training.evaluation import HISTORY_BEFORE_FIRST_FOLD, Evaluation
+from training.evaluation import Evaluation
 from training.evaluation import evaluate as walk_forward
 from training.scorecard import SCORED_COLUMNS
 from training.tracking import Metric
+from training.walkforward import HISTORY_BEFORE_FIRST_FOLD
 
 __all__ = ["Evaluated", "Job", "evaluate", "run"]
 

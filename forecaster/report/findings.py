@@ -11,6 +11,7 @@ import pandas as pd
 
 from forecaster.report.evidence import REFERENCE, Horizon
 from models.base import ENSEMBLE
+from training.goals import HIT_TESTS, never_failed
 
 __all__ = ["GAIN_FLOORS", "Finding", "Numbers", "findings", "percent", "sentences"]
 
@@ -33,8 +34,6 @@ _BACK_TESTS: Final = {
     "z2": ("Z2, 2.5 % shortfall, p ≥ 0.05", 0.80),
     "esr": ("ESR, 2.5 % shortfall, p ≥ 0.05", 0.80),
 }
-_ENOUGH_TO_DOUBT: Final = 24
-"""Symbol-years of which a right model passes all three tests of hits everywhere in under one case of twenty: 0.88^24."""
 _ALARM_HOURS: Final = 24
 _ALARM_RATE: Final = 15.0
 
@@ -313,6 +312,8 @@ def _suspect(n: Numbers, hours: int) -> bool:
 
 
 def _all_passed(n: Numbers, hours: int) -> bool:
-    tests = ("kupiec", "christoffersen", "dynamic_quantile")
-    rows = [n.row("risk", model=ENSEMBLE, horizon_hours=hours, test=test) for test in tests]
-    return all(row is not None and row["symbol_years"] == row["passed"] >= _ENOUGH_TO_DOUBT for row in rows)
+    found = [n.row("risk", model=ENSEMBLE, horizon_hours=hours, test=test) for test in HIT_TESTS]
+    rows = [row for row in found if row is not None and row["symbol_years"]]
+    return len(rows) == len(HIT_TESTS) and never_failed(
+        [row["passed"] / row["symbol_years"] for row in rows], min(row["symbol_years"] for row in rows)
+    )

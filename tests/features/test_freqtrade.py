@@ -272,3 +272,22 @@ def test_the_real_tree_is_read_row_for_row(real_data: Path, tmp_path: Path) -> N
     assert stored["close"].tolist() == raw["close"].to_pylist()
     # 2020-03-12 10:00 to 11:00 UTC, the first hour of the crash.
     assert stored.loc[pd.Timestamp("2020-03-12 11:00", tz="UTC"), "low"] < 7000
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("file", "table", "symbol", "hour", "column", "price"),
+    [
+        ("LINK_USDT-1h", "spot", "LINKUSDT", "2020-03-12 11:00", "low", 0.0001),
+        ("futures/ETH_USDT_USDT-1h-futures", "bars", "ETHUSDT", "2020-03-13 03:00", "high", 323.0),
+    ],
+)
+def test_the_farthest_real_prices_stay(
+    real_data: Path, tmp_path: Path, file: str, table: str, symbol: str, hour: str, column: str, price: float
+) -> None:
+    """Spot sold down to its tick within an hour, and a perpetual at three times its price: both were traded."""
+    report = import_data("freqtrade", real_data / "freqtrade" / f"{file}.feather", tmp_path / "store")
+    assert report.quarantined == ()
+    market = Market.open(tmp_path / "store")
+    stored = (market.spot() if table == "spot" else market.bars()).loc[symbol]
+    assert stored.loc[pd.Timestamp(hour, tz="UTC"), column] == price

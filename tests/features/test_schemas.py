@@ -108,6 +108,8 @@ def test_arrow_keeps_instants_to_the_microsecond_and_nulls() -> None:
         ("high", "abc", "'abc' is not a number"),
         ("low", 106.0, "above open or close"),
         ("high", 99.0, "below open or close"),
+        ("high", 105_000.0, "more than 10 times open and close"),
+        ("low", 0.1, "less than 1/10 of open and close"),
         ("close", None, "missing"),
         ("low", -1.0, "not positive"),
         ("volume", -1.0, "negative"),
@@ -135,6 +137,31 @@ def test_a_bad_bar_is_named_by_line_column_and_cause(column: str, value: Any, ca
     assert (line, named) == (5, column)
     assert cause in why
     assert list(good.index) == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "prices", "column"),
+    [
+        ("bars", {"high": 1050.0, "low": 10.0}, None),
+        ("bars", {"high": 1050.1}, "high"),
+        ("bars", {"low": 9.99}, "low"),
+        ("mark", {"high": 1050.0, "low": 10.0}, None),
+        ("mark", {"high": 1050.1}, "high"),
+        ("mark", {"low": 9.99}, "low"),
+        ("spot", {"high": 1050.0, "low": 1e-4}, None),
+        ("spot", {"high": 1050.1}, "high"),
+    ],
+)
+def test_a_bar_may_reach_ten_times_its_price_and_spot_may_fall_to_a_tick(
+    name: str, prices: dict[str, float], column: str | None
+) -> None:
+    """The bounds hold against the dearer of open and close (105) and the cheaper (100), and are still allowed."""
+    frame = bars()
+    frame.loc[3, list(prices)] = list(prices.values())
+    frame = frame[[c for c in frame if c in TABLES[name].columns]]
+    good, faults = inspect(frame, TABLES[name], NOW)
+    assert faults["column"].tolist() == ([column] if column else [])
+    assert good.index.tolist() == ([2, 4, 5] if column else [2, 3, 4, 5])
 
 
 @pytest.mark.parametrize(
@@ -190,6 +217,9 @@ def sound(row: dict[str, Any], seen: set[int]) -> bool:
     if not all(math.isfinite(price) and price > 0 for price in prices):
         return False
     if not row["low"] <= min(prices) or not row["high"] >= max(prices):
+        return False
+    ends = (row["open"], row["close"])
+    if row["high"] > 10 * max(ends) or 10 * row["low"] < min(ends):
         return False
     if not (math.isfinite(row["volume"]) and row["volume"] >= 0):
         return False

@@ -117,6 +117,8 @@ def test_spot_is_milliseconds_before_2025_and_microseconds_from_then_on(tmp_path
         (kline(f"{MARCH + HOUR}.0"), "open_time", "milliseconds"),
         (kline(MARCH + HOUR, low="102"), "low", "above open or close"),
         (kline(MARCH + HOUR, high="50"), "high", "below open or close"),
+        (kline(MARCH + HOUR, high="101000"), "high", "more than 10 times open and close"),
+        (kline(MARCH + HOUR, low="0.1"), "low", "less than 1/10 of open and close"),
         (kline(MARCH + HOUR, taker_buy_volume="8"), "taker_buy_volume", "more than volume"),
         (kline(MARCH + HOUR, open_time="abc"), "open_time", "no instant"),
         (kline(MARCH + HOUR).rsplit(",", 3)[0], None, "has 9 fields"),
@@ -384,8 +386,9 @@ def slow_validator(text: str) -> list[tuple[int, float]]:
         numbers = (open_, high, low, close, volume, quote, buy, buy_quote)
         sane = len(row) == 12 and all(0 <= x < float("inf") for x in numbers) and low > 0
         ordered = low <= min(open_, close) and high >= max(open_, close) and buy <= volume and buy_quote <= quote
+        near = high <= 10 * max(open_, close) and 10 * low >= min(open_, close)
         timed = MARCH <= opened < MARCH + 31 * 24 * HOUR and opened % HOUR == 0 and closed == opened + HOUR - 1
-        if sane and ordered and timed and opened not in accepted:
+        if sane and ordered and near and timed and opened not in accepted:
             accepted[opened] = close
     return sorted(accepted.items())
 

@@ -415,9 +415,9 @@ def test_back_tests_are_shown_beside_their_floors(inputs: dict[str, Any]) -> Non
     assert above.figure == percent(point["recall"] - point["shifted_recall"], signed=True)
     assert above.verdict == "shown"
 
-    def suspect(least: int) -> bool:
+    def suspect(least: int, symbol_years: int = 30) -> bool:
         for row in told["risk"]:
-            row["passed"] = max(row["passed"], least)
+            row |= {"passed": max(row["passed"], least), "symbol_years": symbol_years}
         n = numbers(inputs, diagnostics=told)
         return any(word.startswith("Suspect: ") and "24 h" in word for word in sentences(n, findings(n)))
 
@@ -428,6 +428,10 @@ def test_back_tests_are_shown_beside_their_floors(inputs: dict[str, Any]) -> Non
     inputs = inputs | {"scores": scores}
     assert not suspect(29)
     assert suspect(30)
+    for row in told["risk"]:
+        row["passed"] = 0
+    assert not suspect(23, 23)  # 0.88^23 is more than one in twenty
+    assert suspect(24, 24)
 
 
 def test_margin_tables_hold_the_comparison(inputs: dict[str, Any], page: Page) -> None:

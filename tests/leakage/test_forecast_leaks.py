@@ -12,10 +12,10 @@ from features.errors import LeakFound
 from features.market import Market
 from models import combination, distribution, regimes, residuals
 from models.training_rows import TrainingRows
-from training import folds
+from training import rows
 from training.config import Component, RunConfig
-from training.folds import Rows
 from training.leakcheck import leakcheck
+from training.rows import Rows
 
 CONFIG = RunConfig(horizons=(1, 24), members=(Component(kind="ewma"), Component(kind="har_seasonal")))
 BOTH = CONFIG.model_copy(update={"ensemble": CONFIG.ensemble.model_copy(update={"members": ("ewma", "har_seasonal")})})
@@ -35,7 +35,7 @@ def small(trial: Any) -> None:
 
 def test_label_not_purged(trial: Any) -> None:
     small(trial)
-    trial.plant(folds, "purged_labels", lambda past, known_by: past)
+    trial.plant(rows, "purged_labels", lambda past, known_by: past)
     trial.is_found_in_forecasts({"variance", "model_sha256"}, BOTH)
 
 
@@ -80,8 +80,8 @@ def test_the_whole_check_is_clean_and_stops_at_the_first_stage_that_leaks(
     assert ("cuts", 2, 2) in seen
     assert ("forecasts", 1, 1) in seen
     assert report.to_dict()["clean"] is True
-    shipped = folds.purged_labels
+    shipped = rows.purged_labels
     monkeypatch.setattr("features.targets._ahead", lambda x, h: np.roll(x, -h - 1, axis=1))
-    assert folds.purged_labels is shipped
+    assert rows.purged_labels is shipped
     with pytest.raises(LeakFound, match="'targets'"):
         leakcheck(long_market, CONFIG, **(sizes | {"live_bars": 0}))

@@ -226,6 +226,15 @@ def test_variance_scales_with_the_square_of_returns(
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_a_member_names_itself_where_its_forecasts_lack_a_column(kind: str, fitted: Made, later: Any) -> None:
+    assert make(kind).name == kind
+    # Members that correct a seasonal HAR ask it first.
+    asked = "har_scheduled" if kind in ("har_x", "lightgbm", "lightgbm_gamma") else kind
+    with pytest.raises(DataInvalid, match=rf"model '{asked}' needs feature columns \['log_"):
+        fitted(kind).predict_log(later.X[["hour"]])
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_what_cannot_be_fitted_is_refused_by_name(kind: str, fresh: Made, train: Any) -> None:
     with pytest.raises(DataInvalid, match=r"y\.reindex"):
         fresh(kind).fit(train.X, train.y.iloc[1:])

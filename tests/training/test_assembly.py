@@ -17,7 +17,7 @@ from models.regimes import CLASSIFIED
 from training.assembly import DEGRADING, Origin, Provenance, _status, assemble, records, table_rows
 from training.config import RunConfig
 from training.evaluation import Evaluation
-from training.folds import read_fold
+from training.fold_store import read_fold
 from training.material import Material, prepare
 
 REGIME_COLUMNS = [*PROBABILITIES, *THRESHOLDS]

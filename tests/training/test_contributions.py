@@ -17,10 +17,12 @@ from models.table import read_parquet
 from training.config import Component, RunConfig
 from training.contributions import CONTRIBUTIONS, KEY, TERM, WEIGHT, feature_families, member_terms, merge, place, write
 from training.engine import Engine
-from training.evaluation import Evaluation, evaluate, plan, run_folds
-from training.folds import forecast_fold, read_fold, read_terms, tells_terms
+from training.evaluation import Evaluation, evaluate
+from training.fold_store import read_fold, read_terms, tells_terms
+from training.folds import forecast_fold
 from training.material import Material, prepare
 from training.splits import PurgedWalkForward
+from training.walkforward import plan, run_folds
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from training import feature_quality
 from training.feature_quality import clusters, correlations, coverage, drift
-from training.folds import Rows
+from training.rows import Rows
 
 
 def rows(columns: dict[str, np.ndarray], origins: list[pd.DatetimeIndex], symbols: tuple[str, ...]) -> Rows:

@@ -17,15 +17,16 @@ from features.market import Market
 from features.pipeline import FAMILIES
 from training.config import Features, RunConfig
 from training.engine import Engine
-from training.evaluation import plan
 from training.feature_arms import CLASSICAL, EVERY_HOURS, LOG_MEAN, REFERENCES, Arm, Forecasts, forecast, trainable
 from training.feature_gains import OWN, REFERENCE, Scores, Step, gains
 from training.feature_study import SETTINGS, Block, blocks, steps, study, verdict
-from training.folds import micros, read_fold
+from training.fold_store import read_fold
 from training.losses import qlike_terms
 from training.material import Material, prepare
+from training.rows import micros
 from training.scorecard import SCORED_COLUMNS, score
 from training.splits import Fold
+from training.walkforward import plan
 
 START, END = pd.Timestamp("2023-05-01", tz="UTC"), pd.Timestamp("2023-06-28", tz="UTC")
 HORIZONS = (1, 4)

@@ -14,7 +14,7 @@ import pytest
 from models import table
 from models.base import ENSEMBLE
 from training.evaluation import Evaluation
-from training.folds import FORECASTS
+from training.fold_store import FORECASTS
 from training.goal_figures import Measured, Window, measure
 from training.goal_report import document, markdown
 from training.goals import GOALS

@@ -82,7 +82,9 @@ def test_what_is_too_good_trips_a_wire(name: str, value: float, suspect: bool) -
     assert bool(tripped({name: Figure.of(value)}, symbol_years=5)) == suspect
 
 
-@pytest.mark.parametrize(("share", "symbol_years", "suspect"), [(1.0, 36, True), (1.0, 10, False), (0.97, 36, False)])
+@pytest.mark.parametrize(
+    ("share", "symbol_years", "suspect"), [(1.0, 36, True), (1.0, 24, True), (1.0, 23, False), (0.97, 36, False)]
+)
 def test_tests_that_nothing_fails_are_suspect_where_there_were_many(
     share: float, symbol_years: int, suspect: bool
 ) -> None:

@@ -16,10 +16,11 @@ from models.base import ENSEMBLE
 from training.assembly import OUTCOMES, assemble
 from training.config import Component, RunConfig, WalkForward
 from training.engine import Engine
-from training.evaluation import plan
-from training.folds import code_sha256, forecast_fold, training_rows
+from training.folds import code_sha256, forecast_fold
 from training.leave_out import DOCUMENT, LISTED_DAYS, figures, leave_out, relisted
 from training.material import Material
+from training.rows import training_rows
+from training.walkforward import plan
 
 START, END = pd.Timestamp("2023-05-01", tz="UTC"), pd.Timestamp("2023-06-15", tz="UTC")
 STRANGER = "ETHUSDT"

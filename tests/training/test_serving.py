@@ -18,10 +18,12 @@ from models import artifact, table
 from models.base import ENSEMBLE, FORECAST_SCHEMA, THRESHOLDS
 from models.regimes import CLASSIFIED
 from training.config import RunConfig, WalkForward
-from training.evaluation import Evaluation, evaluate, plan
-from training.folds import REGIMES, forecast_fold, read_fold, state_sha256
+from training.evaluation import Evaluation, evaluate
+from training.fold_store import read_fold
+from training.folds import REGIMES, forecast_fold, state_sha256
 from training.material import Material, prepare
 from training.serving import Trained, fit, forecast, open_model
+from training.walkforward import plan
 
 BORDER = pd.Timestamp("2023-06-01", tz="UTC")
 NOW = pd.Timestamp("2024-02-03 04:05:06.789", tz="UTC")

@@ -182,6 +182,11 @@ def _across(table: str, row: Row, clock: Any) -> set[str | None]:
                 faults.add("low")
             if known("high", other) and row["high"] < row[other]:
                 faults.add("high")
+    if table in {"bars", "mark", "spot"} and known(*PRICES):
+        if row["high"] > 10 * max(row["open"], row["close"]):
+            faults.add("high")
+        if table != "spot" and 10 * row["low"] < min(row["open"], row["close"]):
+            faults.add("low")
     if "taker_buy_volume" in VALUES[table]:
         for part, whole in (("taker_buy_volume", "volume"), ("taker_buy_quote_volume", "quote_volume")):
             if known(part, whole) and row[part] > row[whole] * (1 + 1e-9):
