@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from models import table
 from models.base import ENSEMBLE, PROBABILITIES, VARIANCE_LEVELS
-from training import losses
+from training import losses, regime_switches
 from training.comparison import gain
 from training.diagnostics import OPPONENTS, REFERENCE, diagnose, joined, on_grid
 from training.goals import TESTS, Figure
@@ -27,7 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 
 SIDES: Final = ("long", "short")
 COLUMNS: Final = tuple(dict.fromkeys([*SCORED_COLUMNS, "ret_es010", *(f"mae_{side}_q995" for side in SIDES)]))
-HOURS_PER_YEAR: Final = 8760.0
 STRESSED: Final = 2
 
 
@@ -180,9 +179,10 @@ def _of_sample(sample: Sample, realised: pd.DataFrame, best: str | None) -> Iter
         beyond = np.where(np.isfinite(quantile + came), came > quantile, np.nan)
         yield f"beyond mae_{side}_q995, {h} h", Figure.of(_mean(beyond))
         yield f"beyond mae_{side}_q995 in stress, {h} h", Figure.of(_mean(beyond[stressed]))
-    if best in sample.models and h == 24:
-        yield from _periods(sample, own, sample.models.index(best))
-        yield "switches vs filtered HMM", Figure.of(None, why=_switches(sample, own))
+    if h == 24:
+        yield "switches vs filtered HMM", _switches(sample, own, realised)
+        if best in sample.models:
+            yield from _periods(sample, own, sample.models.index(best))
 
 
 def _periods(sample: Sample, own: int, other: int) -> Iterator[tuple[str, Figure]]:
@@ -197,16 +197,24 @@ def _periods(sample: Sample, own: int, other: int) -> Iterator[tuple[str, Figure
         yield f"{word} better than B*, 24 h", Figure.of(share, why=f"{sum(better)} of {len(better)}")
 
 
-def _switches(sample: Sample, own: int) -> str:
-    p = np.stack([stack(sample, own, name) for name in PROBABILITIES])
-    known = np.asarray(np.isfinite(p).all(axis=0))
-    likely = np.where(known, np.nan_to_num(p).argmax(axis=0), -1)
-    both = np.logical_and(known[:, 1:], known[:, :-1])
-    years = both.sum() / HOURS_PER_YEAR
-    rate = f"{((likely[:, 1:] != likely[:, :-1]) & both).sum() / years:.0f}" if years else "unknown"
-    return (
-        f"no filtered HMM is among the models; the likeliest class of the ensemble switches {rate} times a symbol-year"
+def _switches(sample: Sample, own: int, realised: pd.DataFrame) -> Figure:
+    history = regime_switches.FIT_HOURS
+    longer = replace(sample, hours=np.arange(sample.hours[0] - history, sample.hours[-1] + 1))
+    trailing, threshold, regime = (
+        on_grid(realised, longer, sample.horizon, name) for name in ("trailing_variance", "threshold_normal", "regime")
     )
+    hmm = regime_switches.hmm_probabilities(np.log(trailing / threshold), regime, history, sample.horizon)
+    p = np.stack([stack(sample, own, name) for name in PROBABILITIES], axis=2)
+    found = regime_switches.compare(p, hmm[:, history:], regime[:, history:], sample.days)
+    if found is None:
+        return Figure.of(None)
+    (first, second), (own_loss, hmm_loss), (own_life, hmm_life) = found.as_forecast, found.log_loss, found.half_life
+    why = (
+        f"{found.own:.0f} against {found.hmm:.0f} switches a symbol-year, smoothed with half-lives of {own_life:.0f} and "
+        f"{hmm_life:.0f} h; as forecast {first:.0f} against {second:.0f}, log-loss {own_loss:.3f} against {hmm_loss:.3f}"
+        f"{'' if found.equal else '; a longer half-life would still not cost as much'}"
+    )
+    return Figure.of(found.change, found.low, found.high, why=why)
 
 
 def _crps(sample: Sample, m: int) -> FloatArray:

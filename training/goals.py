@@ -14,7 +14,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 from training.scorecard import nullable
 
-__all__ = ["BELOW", "GOALS", "LEVELS", "TESTS", "TRIPWIRES", "Demand", "Figure", "Goal", "judge", "tripped"]
+__all__ = [
+    *("BELOW", "GOALS", "HIT_TESTS", "LEVELS", "TESTS", "TRIPWIRES"),
+    *("Demand", "Figure", "Goal", "judge", "never_failed", "tripped"),
+]
 
 Bound: TypeAlias = float | tuple[float, float] | None
 """Least, most, or both ends; None: nothing is demanded."""
@@ -285,10 +288,17 @@ def tripped(figures: Mapping[str, Figure], symbol_years: int) -> list[str]:
     passes = [
         figures[d.figure].value for goal in GOALS if goal.name == "C2" for d in goal.demands if d.figure in figures
     ]
-    known = [share for share in passes if share is not None]
-    if known and min(known) == 1.0 and ALL_PASS**symbol_years < UNLIKELY:
+    if never_failed([share for share in passes if share is not None], symbol_years):
         told.append(f"every risk test passes in all of {symbol_years} symbol-years; a right model fails some")
     return told
+
+
+def never_failed(shares: Sequence[float], symbol_years: int) -> bool:
+    """Whether tests of hits, each passing in this share of the symbol-years, fail nowhere, where a right model hardly would.
+
+    A right model passes all of them in ``n`` symbol-years with a probability of ``ALL_PASS**n``, which must be ``UNLIKELY``.
+    """
+    return bool(shares) and min(shares) == 1.0 and ALL_PASS**symbol_years < UNLIKELY
 
 
 def _told(demand: Demand, figure: Figure) -> dict[str, Any]:
