@@ -1,6 +1,4 @@
-"""The governed margin against margins without a forecast: coverage, level, and the proper score of a 99.5 %
-margin.
-"""
+"""The governed margin beside two margins without a forecast, as ``forecaster evaluate`` reports it."""
 
 from __future__ import annotations
 
@@ -9,15 +7,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from features.market import Market
+from forecaster.policy.observables import DAY, MarketHistory
+from forecaster.policy.params import Params
+from forecaster.policy.schedule import make_schedule
+from forecaster.policy.types import PPM
 
-from .observables import DAY, MarketHistory
-from .params import Params
-from .schedule import make_schedule
-from .types import PPM
+from .metrics import coverage_metrics
+from .scaling import matching_scale
 
 __all__ = ["METRICS", "compare", "margins_in_force"]
 
@@ -30,7 +29,6 @@ METRICS: Final = (
     "matched_mean_im",
     "peak_to_trough",
 )
-MISS: Final = 0.005
 ALL: Final = "*"
 
 
@@ -45,9 +43,8 @@ def compare(
 
     ``realised``: targets indexed (symbol, origin, horizon_hours) with ``mae_long`` and ``mae_short``;
     ``lines``: the schedule of ``forecasts`` if it exists already. Columns ``policy``, ``symbol`` and
-    ``METRICS``: mean initial margin; share of origins whose larger 24 h excursion L stayed within it; mean of
-    max(0, L - IM); pinball loss of IM as the 99.5 % quantile of L; mean IM once scaled to exactly 99.5 %
-    coverage over all symbols; largest over least IM.
+    ``METRICS``: number of origins, ``coverage_metrics`` of the larger 24 h excursion, scaled over all symbols to
+    exactly 99.5 % coverage for ``matched_mean_im``, and largest over least IM.
     """
     history = MarketHistory(market, params)
     schedule = make_schedule(forecasts, market, params, history) if lines is None else lines
@@ -66,12 +63,14 @@ def compare(
     scores = []
     for policy in ("static", "ewma", params.model):
         margin = table["ensemble" if policy == params.model else policy]
-        scale = _matching_scale(margin.to_numpy(), table["excursion"].to_numpy())
+        im, excursion = margin.to_numpy(), table["excursion"].to_numpy()
+        scale = matching_scale(excursion / im)
         groups = [*table.groupby("symbol", sort=True).indices.items(), (ALL, np.arange(len(table)))]
         for symbol, at in groups:
-            row = _metrics(margin.to_numpy()[at], table["excursion"].to_numpy()[at], scale)
+            row = {"policy": policy, "symbol": symbol, "n": len(at)}
+            row |= coverage_metrics(im[at], excursion[at], scale)
             ratios = margin.iloc[at].groupby(table["symbol"].iloc[at]).agg(lambda im: im.max() / im.min())
-            scores.append({"policy": policy, "symbol": symbol, **row, "peak_to_trough": float(ratios.median())})
+            scores.append({**row, "peak_to_trough": float(ratios.median())})
     return pd.DataFrame(scores, columns=["policy", "symbol", *METRICS])
 
 
@@ -94,23 +93,3 @@ def margins_in_force(lines: Iterable[bytes]) -> pd.DataFrame:
     return frame.assign(
         origin=pd.to_datetime(frame["origin"], utc=True, format="ISO8601").astype("datetime64[us, UTC]")
     )
-
-
-def _matching_scale(margin: npt.NDArray[np.float64], excursion: npt.NDArray[np.float64]) -> float:
-    if not len(margin):
-        return float("nan")
-    return float(np.quantile(excursion / margin, 1 - MISS, method="higher"))
-
-
-def _metrics(margin: npt.NDArray[np.float64], excursion: npt.NDArray[np.float64], scale: float) -> dict[str, float]:
-    if not len(margin):
-        return {"n": 0, **dict.fromkeys(METRICS[1:-1], float("nan"))}
-    beyond = float(np.maximum(0.0, excursion - margin).mean())
-    return {
-        "n": len(margin),
-        "mean_im": float(margin.mean()),
-        "coverage_24h_995": float((excursion <= margin).mean()),
-        "es_beyond_margin": beyond,
-        "pinball_995": beyond + MISS * float(margin.mean() - excursion.mean()),
-        "matched_mean_im": scale * float(margin.mean()),
-    }

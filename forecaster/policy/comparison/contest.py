@@ -1,0 +1,122 @@
+"""The contest: margins of every policy on one ground, raw and under the two past-only scalings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from features.market import Market
+from features.panel import Array
+from forecaster.policy.inputs import read_with_market
+from forecaster.policy.observables import DAY, MarketHistory
+from forecaster.policy.params import Params
+from training.splits import utc
+
+from .ablations import ABLATIONS, Variant, ladder
+from .baselines import anti_procyclical, baselines, extended, scaled
+from .governed import governed
+from .ground import Floats, Ground, Margins, ground_of
+from .scaling import equal_coverage, equal_mean
+
+__all__ = ["POLICIES", "Contest", "contest", "further"]
+
+POLICIES: Final = ("static", "exchange", "ewma", "fhs", "fhs_apc", "ensemble", "oracle")
+RAW_HAR: Final = "har"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Margins in force by comparison (``raw``, ``equal_mean``, ``equal_coverage``) and policy."""
+
+    ground: Ground  # scored where every policy but ``exchange`` has a margin and the outcome is known
+    variant: Variant
+    stress_move: Array
+    exposure: Array  # exposure scale in force of the raw schedule
+    runs: dict[str, dict[str, Margins]]
+
+
+def contest(
+    forecasts: str | Path | pd.DataFrame,
+    market: Market,
+    params: Params,
+    *,
+    start: pd.Timestamp | str | None = None,
+    end: pd.Timestamp | str | None = None,
+) -> Contest:
+    """Every policy of ``POLICIES`` on the forecasts' origins with ``start <= origin < end``; arguments of ``scoreboard``."""
+    history = MarketHistory(market, params)
+    inputs = read_with_market(_model_rows(forecasts, params.model), history)
+    ground = ground_of(inputs, history, *(None if x is None else utc(x) for x in (start, end)))
+    variant, stress_move = Variant(inputs, params), ground.spread(inputs.observed["stress_move"])
+    ours, exposure = governed(variant, ground)
+    raw = baselines(ground, stress_move) | {"ensemble": ours}
+    raw = {name: raw[name] for name in POLICIES}
+    ground = _compared(ground, raw)
+    mean = {name: equal_mean(margins.im, raw["fhs"].im, ground) for name, margins in raw.items()}
+    coverage = {name: equal_coverage(margins.im, ground) for name, margins in raw.items()}
+    runs = {
+        "raw": raw,
+        "equal_mean": _rescaled(raw, mean, variant, ground),
+        "equal_coverage": _rescaled(raw, coverage, variant, ground),
+    }
+    return Contest(ground, variant, stress_move, exposure, runs)
+
+
+def further(met: Contest, forecasts: str | Path | pd.DataFrame) -> dict[str, Array]:
+    """Initial margins at equal mean margin of the further opponents, of the target after each stage, of the ablations.
+
+    ``har`` is raw: its volatility times the expanding quantile of past excursions in units of it; members of the ensemble
+    publish no quantiles of the excursion. ``har_apc`` adds the stress weight and the floor.
+    """
+    ground, fhs = met.ground, met.runs["raw"]["fhs"].im
+    free = {name: margins.im for name, margins in extended(ground, fhs).items()}
+    sigma = _sigma(_model_rows(forecasts, RAW_HAR, ["symbol", "origin", "horizon_hours", "variance"]), ground)
+    if sigma is not None:
+        core = scaled(sigma, ground.history)
+        free |= {RAW_HAR: core, "har_apc": anti_procyclical(core, met.stress_move, ground.history)}
+    free |= {f"target_{stage}": im for stage, im in ladder(met.variant, ground).items()}
+    out = {name: im * equal_mean(im, fhs, ground) for name, im in free.items()}
+    for name, change in ABLATIONS.items():
+        changed = change(met.variant)
+        alone = governed(changed, ground)[0].im
+        out[name] = governed(changed, ground, equal_mean(alone, fhs, ground))[0].im
+    return out
+
+
+def _rescaled(
+    raw: dict[str, Margins], scales: dict[str, Floats], variant: Variant, ground: Ground
+) -> dict[str, Margins]:
+    """Every policy times its scalar; the governed one is scaled before its governor."""
+    out = {name: margins.times(scales[name]) for name, margins in raw.items()}
+    return out | {"ensemble": governed(variant, ground, scales["ensemble"])[0]}
+
+
+def _sigma(rows: pd.DataFrame, ground: Ground) -> Array | None:
+    """24 h volatility of a member's rows on the grid; None without any."""
+    day = rows[rows["horizon_hours"] == DAY]
+    symbol, hour = ground.history.positions(day)
+    known = (symbol >= 0) & (hour >= 0)
+    sigma = np.full(ground.excursion.shape, np.nan)
+    sigma[symbol[known], hour[known]] = np.sqrt(day["variance"].to_numpy(np.float64)[known])
+    return sigma if known.any() else None
+
+
+def _model_rows(forecasts: str | Path | pd.DataFrame, model: str, columns: list[str] | None = None) -> pd.DataFrame:
+    if isinstance(forecasts, pd.DataFrame):
+        return forecasts.loc[forecasts["model"] == model, columns or list(forecasts.columns)]
+    rows: pd.DataFrame = pq.read_table(forecasts, columns=columns, filters=[("model", "=", model)]).to_pandas()
+    return rows
+
+
+def _compared(ground: Ground, raw: dict[str, Margins]) -> Ground:
+    """With only those origins scored at which every policy but ``exchange`` has a margin and the outcome is known."""
+    known = ground.scored & ~np.isnan(ground.excursion)
+    for name, margins in raw.items():
+        if name != "exchange":  # its tiers are observed from 2022 on only
+            known &= ~np.isnan(margins.im)
+    return replace(ground, scored=known)

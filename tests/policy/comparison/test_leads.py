@@ -1,0 +1,73 @@
+"""Leads, false alarms and skill of margins whose warnings are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from forecaster.policy.comparison.figures import skill_figure
+from forecaster.policy.comparison.leads import Onsets, leads
+
+HOURS = 24 * 400
+EVENTS = np.arange(1500, HOURS - 200, 700)
+
+
+def _onsets() -> Onsets:
+    event = np.zeros((2, HOURS), dtype=bool)
+    event[0, EVENTS], event[1, EVENTS + 17] = True, True
+    burst = np.roll(event, -3, axis=1)
+    return Onsets(event, burst, np.ones(event.shape, dtype=bool))
+
+
+def _margin(ahead: int, length: int = 12) -> np.ndarray:
+    """0.1, doubled for ``length`` hours from ``ahead`` hours before each event."""
+    im = np.full((2, HOURS), 0.1)
+    for s, shift in ((0, 0), (1, 17)):
+        for at in EVENTS + shift:
+            im[s, at - ahead : at - ahead + length] = 0.2
+    return im
+
+
+def test_warnings_before_every_event_have_lead_and_skill() -> None:
+    pooled, by_symbol = leads(_margin(10), _onsets())
+    assert pooled.lead_hours == 10
+    assert pooled.lead_hours_burst == 7
+    assert pooled.false_alarms_per_symbol_year == 0
+    assert pooled.lead_skill > 0.9
+    assert pooled.events == 2 * len(EVENTS)
+    assert [row.lead_hours for row in by_symbol] == [10, 10]
+
+
+def test_a_warning_after_the_event_is_late() -> None:
+    assert leads(_margin(-6), _onsets())[0].lead_hours == -6
+
+
+def test_without_a_warning_the_lead_is_a_day_behind() -> None:
+    pooled, _ = leads(np.full((2, HOURS), 0.1), _onsets())
+    assert pooled.lead_hours == -24
+    assert pooled.lead_skill == pytest.approx(0.0)
+
+
+def test_warnings_far_from_events_are_false() -> None:
+    pooled, _ = leads(_margin(300), _onsets())
+    years = 2 * (HOURS - 167) / 8760  # the median needs a week
+    assert pooled.false_alarms_per_symbol_year == pytest.approx(2 * len(EVENTS) / years)
+    assert pooled.lead_hours == -24
+
+
+def test_random_warnings_have_no_skill() -> None:
+    rng = np.random.default_rng(5)
+    im = np.full((2, HOURS), 0.1)
+    for s in range(2):
+        for at in rng.integers(0, HOURS - 60, 80):
+            im[s, at : at + 40] = 0.2
+    pooled, _ = leads(im, _onsets())
+    assert abs(pooled.lead_skill) < 4 * pooled.sd
+    assert pooled.sd > 0
+
+
+def test_skill_counts_at_the_rate_of_false_alarms_only() -> None:
+    told, _ = leads(_margin(10), _onsets())
+    assert skill_figure(told).value is None
+    assert "0.0 false alarms" in skill_figure(told).why
+    assert skill_figure(told._replace(rate=22.0)).value == told.lead_skill
