@@ -1,0 +1,182 @@
+"""The schedule's hedge against the full programme, and its lawful forms."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtri
+
+from forecaster.policy.hedging.greeks import YEAR_HOURS
+from forecaster.policy.hedging.params import HedgingParams
+from forecaster.policy.hedging.protection import INFEASIBLE, Limits, allocate, put_menu
+from forecaster.policy.hedging.reference import REASONS, HedgeInputs, hedge_of, hedges_of
+from forecaster.policy.hedging.scenarios import LEVELS, expected_shortfall, predictive_draws, with_stress
+from forecaster.policy.schedule import NO_HEDGE
+
+PARAMS = HedgingParams(
+    notional_usd=1e6,
+    budget=0.08,
+    level=0.99,
+    stress_weight=0.001,
+    put_steps=(0.5, 1.0, 1.5, 2.0, 2.5),
+    put_cap=1.0,
+    iv_markup=0.1,
+    iv_skew=0.1,
+    option_fee=0.0003,
+    option_fee_cap=0.125,
+    gas_usd=1.0,
+    gamma_max=0.25,
+    vega_min=0.0,
+    trade_cost=0.0006,
+    participation=0.1,
+    risk_aversion=10.0,
+    vol_of_vol=2.0,
+)
+
+
+def inputs(sigma: object = 0.9, implied: object = math.nan, **other: object) -> HedgeInputs:
+    """Lines with a Student-like law of the given volatility."""
+    s, iv = np.broadcast_arrays(np.atleast_1d(np.asarray(sigma, dtype=float)), np.asarray(implied, dtype=float))
+    day = s * math.sqrt(24 / YEAR_HOURS)
+    shape = np.sinh(0.5 * ndtri(LEVELS)) / 0.5
+    n = len(s)
+    columns = {
+        "returns": day[:, None] * shape,
+        "sigma": s.copy(),
+        "implied": iv.copy(),
+        "stress_move": np.full(n, 0.4),
+        "short_funding": np.full(n, 0.0003),
+        "daily_volume_usd": np.full(n, 1e9),
+        "usable": np.ones(n, dtype=bool),
+    }
+    for name, value in other.items():
+        columns[name] = np.broadcast_to(np.asarray(value, dtype=columns[name].dtype), columns[name].shape).copy()
+    return HedgeInputs(**columns)
+
+
+def scenario(line: HedgeInputs) -> tuple[np.ndarray, np.ndarray]:
+    draws, weights = predictive_draws(line.returns)
+    mixed, mass = with_stress(draws, weights, np.log1p(-line.stress_move)[:, None], PARAMS.stress_weight)
+    return mixed[0], mass[0]
+
+
+def test_within_the_budget_nothing_is_held() -> None:
+    hedge, infeasible = hedge_of(inputs(0.2), PARAMS)
+    assert hedge == {**NO_HEDGE, "reason": "the expected shortfall is within its budget"}
+    assert not infeasible
+
+
+def test_without_implied_volatility_the_short_meets_the_budget() -> None:
+    line = inputs(0.9)
+    hedge, infeasible = hedge_of(line, PARAMS)
+    draws, mass = scenario(line)
+    losses = -np.expm1(draws)
+    before = float(expected_shortfall(losses[None], mass[None], 0.99)[0])
+    assert hedge["instrument"] == "perpetual"
+    assert not infeasible
+    assert hedge["quantity_milli"] == -math.ceil(1000 * (1 - 0.08 / before))
+    held = -int(hedge["quantity_milli"]) / 1000
+    assert float(expected_shortfall((1 - held) * losses[None], mass[None], 0.99)[0]) <= 0.08
+    units = 1 - 0.08 / before
+    assert hedge["avoided_es_usd"] == math.floor(1e6 * (before - 0.08) + 1e-6)
+    assert hedge["cost_usd"] == math.ceil(1e6 * units * (2 * 0.0006 + 0.0003) + 2)
+    width = (1.5 * 0.0006 * ((1 - units) * 2.0 / 0.9) ** 2 / 10.0) ** (1 / 3)
+    assert hedge["band_ppm"] == math.floor(width * 1e6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.5, 1.5), st.floats(0.3, 1.2), st.integers(0, 4))
+def test_one_strike_is_the_programme_s_answer(sigma: float, iv_share: float, step: int) -> None:
+    """The closed form against the linear programme over the same draws and the same single put."""
+    iv = sigma * iv_share
+    params = replace(PARAMS, put_steps=(PARAMS.put_steps[step],), gamma_max=math.inf)
+    line = inputs(sigma, iv, daily_volume_usd=0.0)
+    hedge, infeasible = hedge_of(line, params)
+    draws, mass = scenario(line)
+    strike = np.exp([-params.put_steps[0] * iv * math.sqrt(24 / YEAR_HOURS)])
+    menu = put_menu(
+        1.0, strike, 24.0, iv * (1.1 + 0.1 * params.put_steps[0]), draws, fee=0.0003, fee_cap=0.125, gas=0.0, cap=1.0
+    )
+    limits = Limits(params.budget, params.level, math.inf, -math.inf)
+    found = allocate(-np.expm1(draws), mass, menu, limits)
+    if hedge["instrument"].startswith("put"):
+        assert found.bought
+        assert hedge["quantity_milli"] == pytest.approx(1000 * found.quantity[0], abs=1.001)
+        assert hedge["cost_usd"] == pytest.approx(1e6 * found.cost + 1, abs=1.001)
+        assert hedge["avoided_es_usd"] == pytest.approx(1e6 * found.avoided, abs=2)
+    else:
+        assert infeasible == (not found.feasible)
+
+
+def test_the_cheaper_of_put_and_short_is_taken() -> None:
+    cheap, dear = hedges_of(inputs(0.9, [0.45, 1.4]), PARAMS).objects()
+    assert str(cheap["instrument"]).startswith("put-24h-")
+    assert int(cheap["quantity_milli"]) > 0
+    assert dear["instrument"] == "perpetual"
+    assert int(dear["quantity_milli"]) < 0
+
+
+def test_a_market_too_thin_is_infeasible_and_says_so() -> None:
+    made = hedges_of(inputs(1.2, daily_volume_usd=2e6), PARAMS)
+    hedge = next(made.objects())
+    assert made.infeasible.tolist() == [True]
+    assert str(hedge["reason"]).startswith(INFEASIBLE)
+    assert hedge["quantity_milli"] == -200
+    assert made.least_budget[0] > PARAMS.budget
+    again = hedges_of(inputs(1.2, daily_volume_usd=2e6), replace(PARAMS, budget=float(made.least_budget[0]) + 1e-9))
+    assert not again.infeasible[0]
+
+
+@pytest.mark.parametrize("fault", ["nan", "falling", "flagged"])
+def test_an_unusable_line_has_no_hedge(fault: str) -> None:
+    line = inputs([0.9, 0.9])
+    if fault == "flagged":
+        line.usable[0] = False
+    else:
+        line.returns[0] = np.nan if fault == "nan" else line.returns[0, ::-1]
+    bad, good = hedges_of(line, PARAMS).objects()
+    assert bad == {**NO_HEDGE, "reason": "no usable forecast"}
+    assert good == hedge_of(inputs(0.9), PARAMS)[0]
+
+
+def test_not_worth_its_cost() -> None:
+    hedge, infeasible = hedge_of(inputs(0.9), replace(PARAMS, trade_cost=0.6))
+    assert hedge["reason"] == "the hedge would cost more than the shortfall it avoids"
+    assert hedge["instrument"] == "none"
+    assert not infeasible
+
+
+def test_lines_do_not_depend_on_each_other() -> None:
+    rng = np.random.default_rng(2)
+    sigma, iv = rng.uniform(0.2, 2.0, 1100), np.where(rng.random(1100) < 0.5, np.nan, rng.uniform(0.2, 2.0, 1100))
+    together = list(hedges_of(inputs(sigma, iv), PARAMS).objects())
+    for i in (0, 511, 512, 1099):
+        assert together[i] == hedge_of(inputs(sigma[i], iv[i]), PARAMS)[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(1e-3, 8),
+    st.floats(1e-3, 8) | st.just(math.nan),
+    st.floats(-0.1, 0.1) | st.just(math.nan),
+    st.floats(0, 1e10) | st.just(math.nan),
+    st.floats(0, 3) | st.just(math.nan),
+)
+def test_every_hedge_is_lawful(sigma: float, iv: float, funding: float, volume: float, stress: float) -> None:
+    line = inputs(sigma, iv, short_funding=funding, daily_volume_usd=volume, stress_move=stress)
+    hedge, _ = hedge_of(line, PARAMS)
+    assert set(hedge) == set(NO_HEDGE)
+    assert all(type(value) is type(NO_HEDGE[name]) for name, value in hedge.items())
+    assert hedge["reason"] in REASONS
+    assert -1000 <= int(hedge["quantity_milli"]) <= 1000
+    assert int(hedge["cost_usd"]) >= 0
+    assert int(hedge["avoided_es_usd"]) >= 0
+    assert int(hedge["band_ppm"]) >= 0
+    assert (hedge["quantity_milli"] == 0) == (hedge["instrument"] == "none")
+    assert json.loads(json.dumps(hedge, allow_nan=False)) == hedge
