@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .comparison import compare
-from .decide import decide
+from .decide import decide, govern
 from .explain import explain
 from .inputs import prepare
-from .notice import position_mm
+from .notice import allowed_mm, position_mm
 from .params import Params
 from .replay import ReplayReport, replay
 from .schedule import make_schedule, schedule_schema, write_schedule
-from .types import Decision, PolicyState
+from .types import Decision, Governed, Override, PolicyState
 
 if TYPE_CHECKING:
     from forecaster.commands.inputs import StoreLike
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decision",
+    "Governed",
+    "Override",
     "Params",
     "PolicyState",
     "ReplayReport",
+    "allowed_mm",
     "compare",
     "decide",
     "explain",
+    "govern",
     "make_schedule",
     "position_mm",
     "prepare",

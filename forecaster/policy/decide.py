@@ -1,284 +1,346 @@
-"""``decide``: from forecast rows and the state so far to one decision per symbol and origin. Pure: no clock,
-no I/O.
+"""``decide`` and ``govern``: from checked inputs and the state so far to one line per symbol and origin.
+
+Pure: no clock, no I/O. Both are the same pass of the compiled governor over the lines; ``govern`` leaves them
+as columns, ``decide`` and the schedule read the columns line by line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
-from itertools import groupby
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from . import governor, margin, modes
+from features.errors import UsageError
+
+from . import governor, margin
+from .breakers import BREAKERS, tripped
 from .inputs import NAN, STALE, USABLE, Inputs, read
+from .modes import rules
 from .params import Params
-from .types import HOUR, PPM, REASONS, STAGES, Decision, Mode, PolicyState, SymbolState, Vector
-
-__all__ = ["decide", "decide_lines"]
-
-NEVER: Final = -(10**18)
-NO_ROWS: Final = sha256(b"").hexdigest()
-NO_MODEL: Final = "0" * 64
-GOVERNOR, OVERRIDE = STAGES.index("governor"), STAGES.index("override")
-FEED_REASONS: Final = ("MARK_ABSENT", "OI_ABSENT")
-# Reason, and the flag of the targets that it repeats.
-TARGET_REASONS: Final = (
-    ("DEPTH_THIN", "depth_thin"),
-    ("OI_CROWD", "oi_crowd"),
-    ("FUNDING_SKEW", "funding_skew"),
-    ("STRESS_FLOOR", "stress_floor"),
-    ("LONGRUN_FLOOR", "longrun_floor"),
-    ("SENTINEL", "sentinel"),
-    ("NEW_LISTING", "new_listing"),
+from .types import (
+    ALL_SYMBOLS,
+    BIT,
+    HOUR,
+    MODES,
+    PPM,
+    REASONS,
+    STAGES,
+    Decision,
+    Governed,
+    Override,
+    PolicyState,
+    SymbolState,
+    Vector,
 )
 
+__all__ = ["advance", "decide", "decisions", "govern"]
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What one line rests on. ``vector`` and ``stages`` are ungoverned targets, meaningless with a fault."""
+Integers: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
-    symbol: str
-    fault: int
-    vector: Vector
-    stages: tuple[int, ...]
-    caps: tuple[int, ...]
-    exposure: int
-    insurance: int
-    feasible: bool
-    may_loosen: bool
-    stale_feed: bool
-    signal: modes.Signal
-    breakers: tuple[str, ...]
-    safe_im: float
-    reasons: tuple[str, ...]
-    forecast_hash: str
-    model_sha256: str
-    fallback: bool
+NO_ROWS: Final = sha256(b"").hexdigest()
+NO_MODEL: Final = "0" * 64
+FEEDS: Final = BIT["MARK_ABSENT"] | BIT["OI_ABSENT"]
+# Reason, and the flag of the targets that it repeats.
+TARGET_REASONS: Final = {
+    "DEPTH_THIN": "depth_thin",
+    "OI_CROWD": "oi_crowd",
+    "FUNDING_SKEW": "funding_skew",
+    "STRESS_FLOOR": "stress_floor",
+    "LONGRUN_FLOOR": "longrun_floor",
+    "SENTINEL": "sentinel",
+    "NEW_LISTING": "new_listing",
+    "IF_LOW": "fund_low",
+}
+SCALARS: Final = ("as_of", "loud_at", "risen_at", "good_at", "effective_at", "exposure", "insurance", "safe")
 
 
-def decide(forecasts: pd.DataFrame, state: PolicyState, params: Params) -> tuple[tuple[Decision, ...], PolicyState]:
+def decide(
+    forecasts: pd.DataFrame,
+    state: PolicyState,
+    params: Params,
+    overrides: Sequence[Override] = (),
+    hedge_infeasible: Flags | None = None,
+) -> tuple[tuple[Decision, ...], PolicyState]:
     """Decide on every origin of ``forecasts``, in order, starting from ``state``.
 
     ``forecasts``: rows of the forecast table (other models than ``params.model`` are ignored), best with the
     market's observables joined by ``inputs.prepare``; without them those inputs count as absent. A symbol of
     the state that has no row at an origin gets a fail-safe decision. Origins at or before a symbol's last one
     are skipped, so that repeating a call changes nothing. Feeding origins one by one, the state handed on,
-    gives the same decisions.
+    gives the same decisions. ``overrides`` and ``hedge_infeasible`` as in ``govern``.
 
     Raises DataInvalid where columns are missing or a key stands twice; bad values never raise, they never
-    loosen.
+    loosen. UsageError where the state was made with another number of tiers.
     """
-    symbols = dict(state.symbols)
-    decisions = tuple(decide_lines(read(forecasts, params), symbols, params))
-    return decisions, PolicyState(symbols)
+    inputs = read(forecasts, params)
+    governed, after = advance(inputs, state, params, overrides=overrides, hedge_infeasible=hedge_infeasible)
+    return tuple(decisions(governed, inputs)), after
 
 
-def decide_lines(inputs: Inputs, symbols: dict[str, SymbolState], params: Params) -> Iterator[Decision]:
-    """Decisions of checked inputs, one by one; ``symbols`` is brought up to date as they are drawn."""
-    lines = zip(inputs.origin.tolist(), _lines(inputs, params), strict=True)
-    for as_of, rows in groupby(lines, key=lambda pair: pair[0]):
-        present = {line.symbol: line for _, line in rows}
-        for symbol in sorted({*symbols, *present}):
-            prior = symbols.get(symbol)
-            if prior is not None and as_of <= prior.as_of:
-                continue
-            decision, symbols[symbol] = _step(symbol, as_of, present.get(symbol), prior, params)
-            yield decision
+def govern(
+    inputs: Inputs,
+    params: Params,
+    scale: Floats | None = None,
+    symbols: Collection[str] | None = None,
+    overrides: Sequence[Override] = (),
+    hedge_infeasible: Flags | None = None,
+) -> Governed:
+    """The governed lines of all inputs, as columns, from the first line of each symbol.
+
+    ``scale`` (len(inputs),) multiplies the targets of a comparison; ``symbols`` limits the lines (each is the
+    same as without the limit); ``hedge_infeasible`` (len(inputs),) marks lines whose hedge has no solution.
+    """
+    return advance(inputs, PolicyState.initial(), params, scale, symbols, overrides, hedge_infeasible)[0]
 
 
-def _lines(inputs: Inputs, params: Params) -> Iterator[Line]:
-    wanted, seen = margin.targets(inputs, params), inputs.observed
-    flags = {name: getattr(wanted, flag).tolist() for name, flag in TARGET_REASONS}
-    flags["MARK_ABSENT"] = (~(seen["mark_present"] > 0)).tolist()
-    flags["OI_ABSENT"] = np.isnan(seen["open_interest_usd"]).tolist()
-    breakers = {
-        "CB1": (seen["hour_move"] >= params.breakers.hour_move).tolist(),
-        "CB3": (wanted.depth_ratio < params.breakers.depth_ratio).tolist(),
+def advance(
+    inputs: Inputs,
+    state: PolicyState,
+    params: Params,
+    scale: Floats | None = None,
+    symbols: Collection[str] | None = None,
+    overrides: Sequence[Override] = (),
+    hedge_infeasible: Flags | None = None,
+) -> tuple[Governed, PolicyState]:
+    """``govern`` from a state on, and the state after the last line."""
+    names = sorted(name for name in {*state.symbols, *inputs.symbol} if symbols is None or name in symbols)
+    wanted = margin.targets(inputs, params, scale)
+    lines = _lines(inputs, names, state, overrides)
+    facts = _facts(inputs, wanted, params)
+    course, windows = _start(names, lines, state, facts, params)
+    governor.walk(lines, facts, rules(params), course, windows)
+    governed = Governed(
+        params=params,
+        symbols=tuple(names),
+        code=lines.symbol,
+        row=lines.row,
+        reasons=_reasons(inputs, wanted, lines, course, hedge_infeasible),
+        before=lines.before,
+        course=course,
+    )
+    return governed, PolicyState({**state.symbols, **_carried(governed, windows)})
+
+
+def decisions(governed: Governed, inputs: Inputs) -> Iterator[Decision]:
+    """The governed lines one by one, as the schedule writes them."""
+    params, column = governed.params, governed.column
+    band, expiry = int(params.breakers.hour_move * PPM), params.limits.expiry_hours * HOUR
+    doubtful = inputs.fallback | (inputs.fault != USABLE)
+    columns = (
+        *(governed.code, governed.row, governed.as_of, governed.effective_at, governed.mode, governed.exposure),
+        *(governed.vector, governed.decomposition, governed.reasons),
+        *(column("caps"), column("breakers"), column("insurance"), column("bound"), column("part")),
+    )
+    for start in range(0, len(governed), 4096):  # lists of a few thousand lines, not of a whole history
+        block = (values[start : start + 4096].tolist() for values in columns)
+        for code, row, as_of, effective_at, mode, exposure, vector, moved, reasons, *rest in zip(*block, strict=True):
+            caps, breakers, insurance, bound, part = rest
+            yield Decision(
+                symbol=governed.symbols[code],
+                as_of=as_of,
+                announced_at=as_of,
+                effective_at=effective_at,
+                expires_at=effective_at + expiry,
+                mode=MODES[mode],
+                vector=Vector(tuple(vector)),
+                caps=tuple(caps),
+                exposure=exposure,
+                insurance_target=insurance,
+                breakers=_standing(breakers),
+                breaker_band=band,
+                reasons=_names(reasons),
+                bounds_hit=((_part(part, len(caps)), *governor.BOUNDS[bound]),) if bound >= 0 else (),
+                decomposition=tuple(moved),
+                forecast_hash=inputs.forecast_hash[row] if row >= 0 else NO_ROWS,
+                params_hash=params.sha256,
+                model_sha256=inputs.model_sha256[row] if row >= 0 else NO_MODEL,
+                fallback=row < 0 or bool(doubtful[row]),
+            )
+
+
+def _lines(inputs: Inputs, names: list[str], state: PolicyState, overrides: Sequence[Override]) -> governor.Lines:
+    """Every symbol at every origin from its first row, or from its last line, on."""
+    origins, at = np.unique(inputs.origin, return_inverse=True)
+    code = pd.Index(names).get_indexer(pd.Index(inputs.symbol))
+    mine = np.flatnonzero(code >= 0)
+    row_of = np.full((len(origins), len(names)), -1, dtype=np.int64)
+    row_of[at[mine], code[mine]] = mine
+    past = [state.symbols[name].as_of if name in state.symbols else governor.NEVER for name in names]
+    known = np.array([name in state.symbols for name in names], dtype=bool)
+    begun = known | np.logical_or.accumulate(row_of >= 0, axis=0)
+    time, symbol = np.nonzero(begun & (origins[:, None] > np.array(past, dtype=np.int64)))
+    order = np.lexsort((time, symbol))
+    before = np.empty(len(symbol), dtype=np.int64)
+    before[order[1:]] = order[:-1] + len(names)
+    first = np.diff(symbol[order], prepend=-1) > 0
+    before[order[first]] = symbol[order[first]]
+    as_of = origins[time]
+    return governor.Lines(symbol, as_of, row_of[time, symbol], before, *_asked(overrides, names, symbol, as_of))
+
+
+def _asked(
+    overrides: Sequence[Override], names: list[str], symbol: Integers, as_of: Integers
+) -> tuple[Flags, Integers, Integers, Flags]:
+    """What overrides ask of each line: a hold where any asks for it, the highest floor, the lowest cap, and
+    whether a floor that high is acknowledged.
+    """
+    n = len(symbol)
+    frozen, acknowledged = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    low, high = np.zeros(n, dtype=np.int64), np.full(n, PPM, dtype=np.int64)
+    for override in sorted(overrides, key=lambda override: override.im_floor_ppm or 0):
+        at = (as_of >= override.start) & (as_of < override.expires)
+        if override.symbol != ALL_SYMBOLS:
+            at &= np.array([name == override.symbol for name in names], dtype=bool)[symbol]
+        frozen |= at & override.frozen
+        if override.im_floor_ppm is not None:
+            acknowledged[at] = override.acknowledged
+            low[at] = override.im_floor_ppm
+        if override.im_cap_ppm is not None:
+            high[at] = np.minimum(high[at], override.im_cap_ppm)
+    return frozen, low, high, acknowledged
+
+
+def _facts(inputs: Inputs, wanted: margin.Targets, params: Params) -> governor.Facts:
+    safe_im = inputs.observed["safe_im"]
+    trips = tripped(inputs, wanted, params)
+    return governor.Facts(
+        fault=inputs.fault,
+        vector=wanted.vector,
+        stages=wanted.stages,
+        caps=wanted.caps,
+        exposure=wanted.exposure,
+        insurance=wanted.insurance_usd,
+        feasible=wanted.feasible,
+        may_loosen=~(inputs.fallback | inputs.stale_feed | wanted.sentinel),
+        odds=inputs.probabilities,
+        sigma_ratio=wanted.sigma_ratio,
+        tripped=np.column_stack([trips[name] for name in BREAKERS]),
+        safe=np.where(np.isnan(safe_im), -1, _safe_im(safe_im, params)),
+    )
+
+
+def _start(
+    names: list[str], lines: governor.Lines, state: PolicyState, facts: governor.Facts, params: Params
+) -> tuple[governor.Course, governor.Windows]:
+    """The records that symbols bring along, room for those of all lines, and windows with room for all of them."""
+    count = len(names)
+    wide = {
+        "vector": facts.vector.shape[1],
+        "stages": len(STAGES),
+        "caps": facts.caps.shape[1],
+        "breakers": len(BREAKERS),
     }
-    vectors, stages, caps = wanted.vector.tolist(), wanted.stages.tolist(), wanted.caps.tolist()
-    exposure, insurance = wanted.exposure.tolist(), wanted.insurance_usd.tolist()
-    ratio, odds = wanted.sigma_ratio.tolist(), inputs.probabilities.tolist()
-    feasible, fault = wanted.feasible.tolist(), inputs.fault.tolist()
-    doubtful = (inputs.fallback | inputs.stale_feed).tolist()
-    safe_im = seen["safe_im"].tolist()
-    for i, symbol in enumerate(inputs.symbol):
-        tripped = tuple(name for name, trips in breakers.items() if trips[i])
-        usable = fault[i] == USABLE
-        calm, normal, stress, crisis = odds[i]
-        yield Line(
-            symbol=symbol,
-            fault=fault[i],
-            vector=Vector(tuple(vectors[i])),
-            stages=tuple(stages[i]),
-            caps=tuple(caps[i]),
-            exposure=exposure[i],
-            insurance=insurance[i],
-            feasible=feasible[i],
-            may_loosen=not doubtful[i] and not flags["SENTINEL"][i],
-            stale_feed=bool(inputs.stale_feed[i]),
-            signal=modes.Signal(calm, normal, stress, crisis, ratio[i], bool(tripped)),
-            breakers=tripped,
-            safe_im=safe_im[i],
-            reasons=tuple(name for name in flags if flags[name][i] and (usable or name in FEED_REASONS)),
-            forecast_hash=inputs.forecast_hash[i],
-            model_sha256=inputs.model_sha256[i],
-            fallback=bool(inputs.fallback[i]),
+    course = governor.Course(
+        **{
+            name: np.zeros((count + len(lines.row), *([wide[name]] if name in wide else [])), dtype=np.int64)
+            for name in governor.Course._fields
+        }
+    )
+    for name in ("as_of", "loud_at", "risen_at", "good_at", "effective_at"):
+        getattr(course, name)[:count] = governor.NEVER
+    course.mode[:count] = governor.NORMAL
+    course.safe[:count] = _safe_im(np.array(params.failsafe.im_without_history), params)
+    priors = [state.symbols.get(name) for name in names]
+    width = np.array([len(prior.window) if prior else 0 for prior in priors], dtype=np.int64)
+    room = width + np.bincount(lines.symbol, minlength=count)
+    head = np.cumsum(room) - room
+    last, im = np.zeros((2, int(room.sum())), dtype=np.int64)
+    windows = governor.Windows(last, im, head, head + width)
+    for s, prior in enumerate(priors):
+        if prior is None:
+            continue
+        if len(prior.vector.parts) != wide["vector"]:
+            raise UsageError(
+                f"the state of {names[s]} has {prior.vector.tiers} tiers, the parameter pack {wide['caps']}; "
+                "start from the initial state"
+            )
+        for name in SCALARS:
+            getattr(course, name)[s] = getattr(prior, name)
+        course.mode[s], course.vector[s] = MODES.index(prior.mode), prior.vector.parts
+        course.stages[s], course.caps[s] = prior.stages, prior.caps
+        for name, until in prior.breakers:
+            course.breakers[s, BREAKERS.index(name)] = until
+        mine = slice(int(head[s]), int(head[s] + width[s]))
+        windows.last[mine], windows.im[mine] = np.array(prior.window, dtype=np.int64).T
+    return course, windows
+
+
+def _carried(governed: Governed, windows: governor.Windows) -> dict[str, SymbolState]:
+    """Each symbol's last record, and its window."""
+    course, newest = governed.course, np.arange(len(governed.symbols))
+    newest[governed.code] = np.arange(len(governed)) + len(governed.symbols)
+    out = {}
+    for s, at in enumerate(newest.tolist()):
+        mine = slice(int(windows.head[s]), int(windows.tail[s]))
+        out[governed.symbols[s]] = SymbolState(
+            vector=Vector(tuple(course.vector[at].tolist())),
+            stages=tuple(course.stages[at].tolist()),
+            mode=MODES[course.mode[at]],
+            caps=tuple(course.caps[at].tolist()),
+            window=tuple(zip(windows.last[mine].tolist(), windows.im[mine].tolist(), strict=True)),
+            breakers=_standing(course.breakers[at].tolist()),
+            **{name: int(getattr(course, name)[at]) for name in SCALARS},
         )
+    return out
 
 
-def _step(
-    symbol: str, as_of: int, line: Line | None, prior: SymbolState | None, params: Params
-) -> tuple[Decision, SymbolState]:
-    """One line: mode, bounded vector, exposure, decomposition, reasons, and the symbol's next state."""
-    usable = line is not None and line.fault == USABLE
-    breakers = _breakers(line, prior, as_of, params)
-    signal = line.signal if line is not None and usable else None
-    mode, loud_at = modes.advance(
-        prior.mode if prior else Mode.NORMAL, prior.loud_at if prior else NEVER, signal, as_of, params
-    )
-    safe_im = _safe_im(line, prior, params)
-    step = _move(as_of, line if usable else None, prior, mode, safe_im, params)
-    vector = step.vector
-    stages = _stages(vector.im[0], line if usable else None, prior)
-    decomposition = tuple(now - then for now, then in zip(stages, prior.stages, strict=True)) if prior else stages
-    target = line.exposure if line is not None and usable else 0
-    exposure = _exposure(target, prior, mode, bool(breakers), params)
-    caps = line.caps if line is not None and (usable or prior is None) else prior.caps if prior else ()
-    insurance = line.insurance if line is not None and usable else prior.insurance if prior else 0
-    effective_at = _effective_at(as_of, vector, prior, params)
-    reasons = {*step.reasons, *(line.reasons if line else FEED_REASONS), *(name for name, _ in breakers)}
-    reasons |= _movement(vector, mode, decomposition, prior)
-    reasons |= {"STALE"} if line is None or line.fault == STALE or line.stale_feed else set()
-    reasons |= {"NAN"} if line is not None and line.fault == NAN else set()
-    decision = Decision(
-        symbol=symbol,
-        as_of=as_of,
-        announced_at=as_of,
-        effective_at=effective_at,
-        expires_at=effective_at + params.limits.expiry_hours * HOUR,
-        mode=mode,
-        vector=vector,
-        caps=caps,
-        exposure=exposure,
-        insurance_target=insurance,
-        breakers=breakers,
-        breaker_band=int(params.breakers.hour_move * PPM),
-        reasons=tuple(name for name in REASONS if name in reasons),
-        bounds_hit=step.bounds,
-        decomposition=decomposition,
-        forecast_hash=line.forecast_hash if line else NO_ROWS,
-        params_hash=params.sha256,
-        model_sha256=line.model_sha256 if line else NO_MODEL,
-        fallback=not usable or (line is not None and line.fallback),
-    )
-    rose = step.rose or prior is None
-    return decision, SymbolState(
-        as_of=as_of,
-        vector=vector,
-        stages=stages,
-        mode=mode,
-        loud_at=loud_at,
-        risen_at=as_of if prior and rose else prior.risen_at if prior else NEVER,
-        good_at=as_of if usable else prior.good_at if prior else NEVER,
-        effective_at=effective_at,
-        exposure=exposure,
-        caps=caps,
-        window=governor.window_push(prior.window if prior else (), as_of, vector.im[0]),
-        breakers=breakers,
-        safe_im=safe_im,
-        insurance=insurance,
-    )
+def _safe_im(fraction: Floats, params: Params) -> Integers:
+    """IM of the static safe vector inside the hard bounds, ppm."""
+    return margin.ppm(np.clip(fraction, params.margin.im_min, params.margin.im_max))
 
 
-def _move(
-    as_of: int, line: Line | None, prior: SymbolState | None, mode: Mode, safe_im: float, params: Params
-) -> governor.Step:
-    """Where the vector goes. The first line is the ungoverned target; a fault holds, then walks to the safe
-    vector.
-    """
-    if prior is None:
-        return governor.Step(line.vector if line else margin.safe_vector(safe_im, params))
-    if line is not None and not line.feasible:
-        return governor.Step(prior.vector, reasons=("INVARIANT_HOLD",))
-    if line is not None:
-        target = line.vector
-    elif as_of - prior.good_at <= params.failsafe.hold_hours * HOUR:
-        return governor.Step(prior.vector)
-    else:
-        target = margin.safe_vector(safe_im, params)
-    pace = governor.Pace(
-        hours=(as_of - prior.as_of) / HOUR,
-        since_rise=(as_of - prior.risen_at) / HOUR,
-        day_minimum=governor.window_minimum(prior.window, as_of, governor.DAY),
-        five_day_minimum=governor.window_minimum(prior.window, as_of, governor.FIVE_DAYS),
-    )
-    may_loosen = line is not None and line.may_loosen
-    return governor.follow(prior.vector, target, params.by_mode[mode], pace, may_loosen, params)
-
-
-def _safe_im(line: Line | None, prior: SymbolState | None, params: Params) -> float:
-    if line is not None and line.safe_im == line.safe_im:
-        return line.safe_im
-    return prior.safe_im if prior else params.failsafe.im_without_history
-
-
-def _breakers(line: Line | None, prior: SymbolState | None, as_of: int, params: Params) -> tuple[tuple[str, int], ...]:
-    """Breakers still standing, those that trip now anew."""
-    standing = {name: until for name, until in (prior.breakers if prior else ()) if until > as_of}
-    until = as_of + params.breakers.reduce_only_hours * HOUR
-    standing.update(dict.fromkeys(line.breakers if line else (), until))
-    return tuple(sorted(standing.items()))
-
-
-def _stages(im: int, line: Line | None, prior: SymbolState | None) -> tuple[int, ...]:
-    """Stage increments that sum to the published IM; the governor's, or the fail-safe's, part closes."""
-    base = line.stages if line else prior.stages if prior else (0,) * len(STAGES)
-    stages = [*base[:OVERRIDE], 0]
-    closing = GOVERNOR if line else OVERRIDE
-    stages[closing] += im - sum(stages)
-    return tuple(stages)
-
-
-def _exposure(target: int, prior: SymbolState | None, mode: Mode, halted: bool, params: Params) -> int:
-    """Volatility target inside the mode's cap, traded outside the band only; never grown in trouble."""
-    exposure = params.exposure
-    caps = {
-        Mode.STRESS: exposure.stress_cap,
-        Mode.COOLDOWN: exposure.stress_cap,
-        Mode.CRISIS: exposure.crisis_cap,
-        Mode.FAILSAFE: exposure.failsafe_cap,
-    }
-    cap = int(caps.get(mode, exposure.scale_max) * PPM)
-    if prior is None:
-        return min(target, cap)
-    if mode is Mode.FAILSAFE:
-        return min(prior.exposure, cap)
-    wanted = min(target, cap)
-    if wanted > prior.exposure and (halted or mode is Mode.CRISIS):
-        return prior.exposure
-    within = abs(wanted - prior.exposure) <= exposure.no_trade_band * prior.exposure
-    return min(prior.exposure, cap) if within else wanted
-
-
-def _effective_at(as_of: int, vector: Vector, prior: SymbolState | None, params: Params) -> int:
-    """A tightening takes effect at once, a loosening later, a hold with the line that it holds."""
-    if prior is None or any(now > then for now, then in zip(vector.parts, prior.vector.parts, strict=True)):
-        return as_of
-    if vector == prior.vector:
-        return max(as_of, prior.effective_at)
-    return as_of + params.limits.loosening_delay_hours * HOUR
-
-
-def _movement(vector: Vector, mode: Mode, decomposition: tuple[int, ...], prior: SymbolState | None) -> set[str]:
-    reasons = {"REGIME_STRESS"} if mode in (Mode.STRESS, Mode.CRISIS) else set()
-    if prior is None:
-        return reasons
-    if decomposition[0] + decomposition[1] > 0 and vector.im[0] > prior.vector.im[0]:
-        reasons.add("VOL_UP")
-    if any(now > then for now, then in zip(vector.mm, prior.vector.mm, strict=True)):
-        reasons.add("NOTICE")
+def _reasons(
+    inputs: Inputs,
+    wanted: margin.Targets,
+    lines: governor.Lines,
+    course: governor.Course,
+    hedge_infeasible: Flags | None,
+) -> Integers:
+    """Reasons of each line as bits: of its targets where usable, of its feeds and faults, and of its movement."""
+    seen, usable = inputs.observed, inputs.fault == USABLE
+    causes = {name: usable & getattr(wanted, flag) for name, flag in TARGET_REASONS.items()}
+    causes["MARK_ABSENT"] = ~(seen["mark_present"] > 0)
+    causes["OI_ABSENT"] = np.isnan(seen["open_interest_usd"])
+    causes["STALE"] = (inputs.fault == STALE) | inputs.stale_feed
+    causes["NAN"] = inputs.fault == NAN
+    if hedge_infeasible is not None:
+        causes["HEDGE_INFEASIBLE"] = hedge_infeasible
+    of_row = np.zeros(len(inputs), dtype=np.int64)
+    for name, holds in causes.items():
+        of_row += BIT[name] * holds
+    reasons = np.where(lines.row >= 0, of_row[lines.row], FEEDS | BIT["STALE"])
+    now = slice(len(course.mode) - len(lines.row), None)
+    vector, before, stages = course.vector[now], course.vector[lines.before], course.stages
+    forecast = (stages[now, :2] - stages[lines.before, :2]).sum(axis=1)
+    begun, tiers = course.as_of[lines.before] != governor.NEVER, course.caps.shape[1]
+    causes = {name: (course.flags[now] >> place) & 1 for place, name in enumerate(governor.FLAGS)}
+    causes |= {name: course.breakers[now, place] > 0 for place, name in enumerate(BREAKERS)}
+    causes["REGIME_STRESS"] = np.isin(course.mode[now], (governor.STRESS, governor.CRISIS))
+    causes["VOL_UP"] = begun & (forecast > 0) & (vector[:, 0] > before[:, 0])
+    causes["NOTICE"] = begun & (vector > before)[:, tiers:-2].any(axis=1)
+    for name, holds in causes.items():
+        reasons += BIT[name] * holds
     return reasons
+
+
+def _standing(ends: list[int]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, until) for name, until in zip(BREAKERS, ends, strict=True) if until)
+
+
+@lru_cache(maxsize=4096)
+def _names(reasons: int) -> tuple[str, ...]:
+    return tuple(name for name in REASONS if reasons & BIT[name])
+
+
+def _part(index: int, tiers: int) -> str:
+    if index >= 2 * tiers:
+        return ("liquidation_penalty_ppm", "haircut_ppm")[index - 2 * tiers]
+    name = "im_ppm" if index < tiers else "mm_ppm"
+    return name if index % tiers == 0 else f"tiers[{index % tiers}].{name}"

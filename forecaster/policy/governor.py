@@ -1,127 +1,441 @@
-"""The governor: how fast margins may move, and that they move together.
+"""The dynamics, compiled: how fast margins may move, and that they move together.
 
-The whole vector takes one share of the way to its target, the largest for which no component breaks a limit.
-Clamping one parameter alone has liquidated healthy positions elsewhere. Maxima, minima and convex
-combinations keep every invariant of the vector, and so does rounding margins up and the penalty down.
+One pass over the lines in schedule order: the record of a line is also the state that its symbol's next line
+starts from, so that batch, hour by hour and the schedule's bytes are this code. The whole vector takes one
+share of the way to its target, the largest for which no component breaks a limit: clamping one parameter alone
+has liquidated healthy positions elsewhere. Maxima, minima and convex combinations keep every invariant of the
+vector, and so does rounding margins up and the penalty down.
+
+Codes are this module's own constants, not imported ones: a compiled kernel is cached with the values that its
+own file gave it. The reference of modes, limits and windows is sections 5.1 to 5.4 of the policy's design.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, floor
+from typing import Final, NamedTuple, TypeAlias
 
-from .params import ModeLimits, Params
-from .types import HOUR, Vector
+import numpy as np
+import numpy.typing as npt
+from numba import njit
 
-__all__ = ["Pace", "Step", "follow", "lawful", "window_minimum", "window_push"]
+__all__ = ["BOUNDS", "FLAGS", "Course", "Facts", "Lines", "Rules", "walk", "window_minima"]
 
-FIVE_DAYS = 5 * 24 * HOUR
-DAY = 24 * HOUR
+Integers: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Step: TypeAlias = tuple[Integers, int, int, int]  # vector, flags, bound met, part that met it
+
+HOUR: Final = 3_600_000_000
+DAY: Final = 24 * HOUR
+FIVE_DAYS: Final = 5 * DAY
+NEVER: Final = -(10**18)
+PPM: Final = 1_000_000
+
+CALM, NORMAL, COOLDOWN, STRESS, CRISIS, FAILSAFE, OVERRIDE = range(7)  # in the order of types.Mode
+LEVEL: Final = (0, 0, 1, 2, 3)
+USABLE: Final = 0
+
+FLAGS: Final = ("DECAY", "DEADBAND_HOLD", "STEP_CAP", "OVERRIDE", "INVARIANT_HOLD")  # reasons given here, as bits
+DECAY, DEADBAND_HOLD, STEP_CAP, OVERRIDDEN, INVARIANT_HOLD = 1, 2, 4, 8, 16
+
+# Bounds that a line can meet, and from which side; a code is a place in this tuple, FREE is none.
+BOUNDS: Final = (
+    ("step_hours", "high"),
+    ("step_up", "high"),
+    ("rise_1d", "high"),
+    ("rise_5d", "high"),
+    ("override", "low"),
+    ("override", "high"),
+    ("acknowledged", "high"),
+    ("im_min", "low"),
+)
+STEP_HOURS, STEP_UP, RISE_1D, RISE_5D, AT_FLOOR, AT_CAP, ACKNOWLEDGED, IM_MIN = range(8)
+FREE: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Hours since the symbol's last line and last rise, and IM's minima (ppm) over the windows."""
+class Rules(NamedTuple):
+    """What the dynamics read of a parameter pack. Shares are fractions, margins ppm, durations hours."""
 
-    hours: float
-    since_rise: float
-    day_minimum: int
-    five_day_minimum: int
+    pace: Floats  # (6, 5) by mode: step_up, step_hours, half_life_hours, dead_band, day_rise
+    exposure_cap: Integers  # by mode
+    day_rise: float
+    five_day_rise: float
+    stress_probability: float
+    crisis_probability: float
+    stress_sigma_ratio: float
+    release_share: float
+    quiet_hours: int
+    hold_hours: int
+    breaker_hours: int
+    loosening_hours: int
+    no_trade_band: float
+    penalty_share: float  # of MM
+    gap: float  # least IM - MM
+    im_min: int
+    safe_penalty: int
+    safe_haircut: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Where the vector went, and what held it back."""
+class Facts(NamedTuple):
+    """Checked inputs and ungoverned targets, one row per (origin, symbol) with forecast rows."""
 
-    vector: Vector
-    rose: bool = False
-    reasons: tuple[str, ...] = ()
-    bounds: tuple[tuple[str, str, str], ...] = ()
+    fault: Integers  # USABLE or a fault
+    vector: Integers  # (rows, P): IM by tier, MM by tier, penalty, haircut
+    stages: Integers  # (rows, stages) of IM; the last two, the governor's and the override's, are zero
+    caps: Integers  # (rows, K), USD
+    exposure: Integers
+    insurance: Integers  # USD
+    feasible: Flags
+    may_loosen: Flags
+    odds: Floats  # (rows, 4): calm, normal, stress, crisis; NaN (unknown) triggers nothing
+    sigma_ratio: Floats
+    tripped: Flags  # (rows, breakers)
+    safe: Integers  # IM of the static safe vector; -1 unknown
 
 
-def follow(current: Vector, target: Vector, limits: ModeLimits, pace: Pace, may_loosen: bool, params: Params) -> Step:
-    """One bounded step of the vector toward its target."""
-    band = limits.dead_band
-    pairs = list(zip(current.parts, target.parts, strict=True))
-    if any(goal > now * (1 + band) for now, goal in pairs):
-        step = _rise(current, [max(pair) for pair in pairs], limits, pace, params)
-    elif may_loosen and limits.half_life_hours and any(goal < now * (1 - band) for now, goal in pairs):
-        share = 1 - 0.5 ** (pace.hours / limits.half_life_hours)
-        step = Step(_toward(current, [min(pair) for pair in pairs], share), reasons=("DECAY",))
+class Lines(NamedTuple):
+    """The lines to decide, by origin and then symbol, and what overrides ask of them."""
+
+    symbol: Integers  # place of its window
+    as_of: Integers  # microseconds
+    row: Integers  # place in Facts; -1 where the symbol has no row at this origin
+    before: Integers  # place in Course of the symbol's record before
+    frozen: Flags
+    low: Integers  # least IM; 0 for none
+    high: Integers  # greatest IM; PPM for none
+    acknowledged: Flags  # the least IM may break the limits of 1 and 5 days
+
+
+class Course(NamedTuple):
+    """First one record per symbol, what it brings along, then one per line, what is decided and carried on."""
+
+    as_of: Integers  # instants in microseconds; NEVER where a symbol brings nothing along
+    mode: Integers  # of the state machine, also under an override
+    loud_at: Integers  # the mode's trigger last stood above its release level
+    risen_at: Integers  # last upward step of the governor
+    good_at: Integers  # last usable forecast
+    effective_at: Integers
+    exposure: Integers
+    insurance: Integers
+    safe: Integers
+    flags: Integers  # bits of FLAGS
+    bound: Integers  # place in BOUNDS or FREE
+    part: Integers  # place in the vector of the part that met the bound
+    vector: Integers  # (n, P)
+    stages: Integers  # (n, stages), summing to the published IM
+    caps: Integers  # (n, K)
+    breakers: Integers  # (n, breakers): instant at which each ends, 0 where none stands
+
+
+class Windows(NamedTuple):
+    """Each symbol's IM of the past five days: entries rise in both columns, the minima that still matter."""
+
+    last: Integers  # last instant in force
+    im: Integers
+    head: Integers  # (S,) first entry of each symbol
+    tail: Integers  # (S,) one past its last
+
+
+@njit(cache=True)
+def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Windows) -> None:
+    """Decide every line in order; ``course`` and ``windows`` are written."""
+    for line in range(len(lines.row)):
+        i, p, row, now = len(windows.head) + line, lines.before[line], lines.row[line], lines.as_of[line]
+        s, first, usable = lines.symbol[line], course.as_of[p] == NEVER, row >= 0 and facts.fault[row] == USABLE
+        course.as_of[i], course.mode[i], course.loud_at[i] = now, FAILSAFE, now
+        course.safe[i] = facts.safe[row] if row >= 0 and facts.safe[row] >= 0 else course.safe[p]
+        halted, trips = _breakers(i, p, row, facts, rules, course)
+        if usable:
+            odds, ratio = facts.odds[row], facts.sigma_ratio[row]
+            course.mode[i], course.loud_at[i] = next_mode(
+                course.mode[p], course.loud_at[p], now, odds, ratio, trips, rules
+            )
+
+        day, five_days = _least(windows, s, now - DAY), _least(windows, s, now - FIVE_DAYS)
+        vector, flags, bound, part = _move(i, p, row, usable, day, five_days, facts, rules, course)
+        governed, rises = vector[0], not first and _turn(course.vector[p], vector) > 0
+        if not halted and (lines.frozen[line] or lines.low[line] > 0 or lines.high[line] < PPM):
+            if lines.frozen[line]:
+                vector, flags, bound = vector if first else course.vector[p], OVERRIDDEN, FREE
+            else:
+                vector, flags, bound, part = _override(line, vector, flags, bound, part, day, five_days, lines, rules)
+        course.vector[i], course.flags[i], course.bound[i], course.part[i] = vector, flags, bound, part
+        _decompose(i, p, row, usable, governed, facts, course)
+        _push(windows, s, now, vector[0])
+
+        # A tightening takes effect at once, a loosening later, a hold with the line that it holds.
+        turn = 1 if first else _turn(course.vector[p], vector)
+        held = max(now, course.effective_at[p])
+        course.effective_at[i] = now if turn > 0 else held if turn == 0 else now + rules.loosening_hours * HOUR
+        course.exposure[i] = _exposure(i, p, row, usable, halted, facts, rules, course)
+        course.risen_at[i] = now if rises and turn > 0 else course.risen_at[p]  # an override may have undone it
+        course.good_at[i] = now if usable else course.good_at[p]
+        course.insurance[i] = facts.insurance[row] if usable else course.insurance[p]
+        course.caps[i] = facts.caps[row] if usable or first else course.caps[p]
+
+
+@njit(cache=True)
+def next_mode(
+    mode: int, loud_at: int, now: int, odds: Floats, ratio: float, breaker: bool, rules: Rules
+) -> tuple[int, int]:
+    """The next mode of a usable line, and the instant at which its trigger last stood above its release level.
+
+    Up any number of levels at once, down one level at a time after a quiet day; out of failsafe by cooldown.
+    The mode selects limits only: the variance already carries the regime, a multiplier would count it twice.
+    """
+    if mode == FAILSAFE:
+        mode, loud_at = COOLDOWN, now
+    high, crisis = odds[2] + odds[3], odds[3]
+    alarm = CALM
+    if breaker or crisis >= rules.crisis_probability:
+        alarm = CRISIS
+    elif high >= rules.stress_probability or ratio >= rules.stress_sigma_ratio:
+        alarm = STRESS
+    if alarm != CALM and LEVEL[alarm] >= LEVEL[mode]:
+        return alarm, now
+    resting = CALM if odds[0] > odds[1] else NORMAL
+    if LEVEL[mode] == 0:
+        return resting, now
+    share = rules.release_share
+    if mode == CRISIS:
+        loud = breaker or crisis >= share * rules.crisis_probability
+    else:  # of the ratio, the excess over 1 counts
+        quiet_ratio = 1 + share * (rules.stress_sigma_ratio - 1)
+        loud = high >= share * rules.stress_probability or ratio >= quiet_ratio
+    if loud:
+        return mode, now
+    if now - loud_at < rules.quiet_hours * HOUR:
+        return mode, loud_at
+    return (STRESS if mode == CRISIS else COOLDOWN if mode == STRESS else resting), now
+
+
+@njit(cache=True)
+def _breakers(i: int, p: int, row: int, facts: Facts, rules: Rules, course: Course) -> tuple[bool, bool]:
+    """Whether any breaker stands, and whether any trips now; those that trip stand anew."""
+    stands, trips, now = False, False, course.as_of[i]
+    for b in range(course.breakers.shape[1]):
+        until = course.breakers[p, b] if course.breakers[p, b] > now else 0
+        if row >= 0 and facts.tripped[row, b]:
+            until, trips = now + rules.breaker_hours * HOUR, True
+        course.breakers[i, b] = until
+        stands = stands or until > 0
+    return stands, trips
+
+
+@njit(cache=True)
+def _move(
+    i: int, p: int, row: int, usable: bool, day: int, five_days: int, facts: Facts, rules: Rules, course: Course
+) -> Step:
+    """The governed vector, before overrides. The first line is the ungoverned target; a fault holds, then walks
+    to the static safe vector.
+    """
+    now, prior = course.as_of[i], course.vector[p]
+    target = facts.vector[row] if usable else _safe_vector(course.safe[i], len(prior), rules)
+    if course.as_of[p] == NEVER:
+        return target, 0, FREE, 0
+    if usable and not facts.feasible[row]:
+        return prior, INVARIANT_HOLD, FREE, 0
+    if not usable and now - course.good_at[p] <= rules.hold_hours * HOUR:
+        return prior, 0, FREE, 0
+    hours, since_rise = (now - course.as_of[p]) / HOUR, (now - course.risen_at[p]) / HOUR
+    may_loosen = usable and facts.may_loosen[row]
+    return follow(prior, target, course.mode[i], hours, since_rise, day, five_days, may_loosen, rules)
+
+
+@njit(cache=True)
+def follow(
+    prior: Integers,
+    target: Integers,
+    mode: int,
+    hours: float,
+    since_rise: float,
+    day: int,
+    five_days: int,
+    may_loosen: bool,
+    rules: Rules,
+) -> Step:
+    """One bounded step of the vector toward its target.
+
+    ``hours`` since the last line, ``since_rise`` since the last upward step; ``day`` and ``five_days``: IM's
+    least over those windows (ppm).
+    """
+    half_life, band = rules.pace[mode, 2], rules.pace[mode, 3]
+    flags, bound, part, up, down = 0, FREE, 0, False, False
+    for k in range(len(prior)):
+        up = up or target[k] > prior[k] * (1 + band)
+        down = down or target[k] < prior[k] * (1 - band)
+    if up:
+        goals = np.maximum(prior, target)
+        share, bound, part = _share_up(prior, goals, mode, since_rise, day, five_days, rules)
+        flags = 0 if bound == FREE else STEP_CAP
+    elif down and may_loosen and half_life > 0:
+        goals = np.minimum(prior, target)
+        share, flags = 1 - 0.5 ** (hours / half_life), DECAY
     else:
-        still = all(now == goal for now, goal in pairs)
-        return Step(current, reasons=() if still else ("DEADBAND_HOLD",))
-    return step if lawful(step.vector, params) else Step(current, reasons=("INVARIANT_HOLD",))
+        return prior, 0 if _turn(target, prior) == 0 else DEADBAND_HOLD, FREE, 0
+    # Margins and haircut are rounded up, the penalty down: none passes its goal.
+    moved = prior + share * (goals - prior)
+    vector = np.ceil(moved - 1e-6).astype(np.int64)
+    vector[-2] = floor(moved[-2] + 1e-6)
+    if lawful(vector, rules):
+        return vector, flags, bound, part
+    return prior, INVARIANT_HOLD, FREE, 0
 
 
-def _rise(current: Vector, goals: list[int], limits: ModeLimits, pace: Pace, params: Params) -> Step:
-    if pace.since_rise < limits.step_hours:
-        return Step(current, reasons=("STEP_CAP",), bounds=(("im_ppm", "step_hours", "high"),))
-    day = min(limits.day_rise, params.limits.day_rise)
-    caps = [("step_up", i, _grown(now, limits.step_up)) for i, now in enumerate(current.parts)]
-    caps.append(("rise_1d", 0, _grown(pace.day_minimum, day)))
-    caps.append(("rise_5d", 0, _grown(pace.five_day_minimum, params.limits.five_day_rise)))
-    share, bound = 1.0, None
-    for name, i, cap in caps:
-        now, goal = current.parts[i], goals[i]
-        if goal > max(cap, now) and (room := max(0.0, (cap - now) / (goal - now))) < share:
-            share, bound = room, (_part(i, current.tiers), name, "high")
-        elif goal > now >= cap:
-            share, bound = 0.0, (_part(i, current.tiers), name, "high")
-    vector = _toward(current, goals, share)
-    held = (("STEP_CAP",), (bound,)) if bound else ((), ())
-    return Step(vector, vector != current, *held)
+@njit(cache=True)
+def _share_up(
+    prior: Integers, goals: Integers, mode: int, since_rise: float, day: int, five_days: int, rules: Rules
+) -> tuple[float, int, int]:
+    """The largest share of the way up that keeps every limit; the limit that binds, and its part."""
+    if since_rise < rules.pace[mode, 1]:
+        return 0.0, STEP_HOURS, 0
+    share, bound, part = 1.0, FREE, 0
+    for limit in range(len(prior) + 2):
+        k = limit if limit < len(prior) else 0
+        if limit < len(prior):
+            name, cap = STEP_UP, _grown(prior[k], rules.pace[mode, 0])
+        elif limit == len(prior):
+            name, cap = RISE_1D, _grown(day, min(rules.pace[mode, 4], rules.day_rise))
+        else:
+            name, cap = RISE_5D, _grown(five_days, rules.five_day_rise)
+        if goals[k] <= prior[k] or goals[k] <= cap:
+            continue
+        room = max(0.0, (cap - prior[k]) / (goals[k] - prior[k]))
+        if room < share or room == 0.0:
+            share, bound, part = room, name, k
+    return share, bound, part
 
 
-def _toward(current: Vector, goals: list[int], share: float) -> Vector:
-    """Part of the way; margins and haircut rounded up, the penalty down, none beyond its goal."""
-    moved = [now + share * (goal - now) for now, goal in zip(current.parts, goals, strict=True)]
-    parts = [ceil(x - 1e-6) for x in moved]
-    parts[-2] = floor(moved[-2] + 1e-6)
-    return Vector(tuple(parts))
+@njit(cache=True)
+def _override(
+    line: int, vector: Integers, flags: int, bound: int, part: int, day: int, five_days: int, lines: Lines, rules: Rules
+) -> Step:
+    """What an override's bounds make of the governed vector.
+
+    A cap scales initial margins down to it, not below ``im_min``, and maintenance margins as far as the law
+    demands. A floor lifts initial margins alone, within the limits of 1 and 5 days unless they are acknowledged:
+    it asks more of new positions and liquidates no open one.
+    """
+    out, im, tiers = vector.copy(), vector[0], (len(vector) - 2) // 2
+    low, high = lines.low[line], max(lines.low[line], lines.high[line])
+    day, five_days = _grown(day, rules.day_rise), _grown(five_days, rules.five_day_rise)
+    top = min(day, five_days)
+    if high < im:
+        bound, part, high = AT_CAP if high >= rules.im_min else IM_MIN, 0, max(high, rules.im_min)
+        for k in range(tiers):
+            out[k] = -((-vector[k] * high) // im)
+            out[tiers + k] = min(vector[tiers + k], out[k] - ceil(rules.gap))
+        out[-2] = min(vector[-2], floor(rules.penalty_share * out[tiers]))
+    elif low > im:
+        bound, part = AT_FLOOR if low <= top else ACKNOWLEDGED, 0
+        if low > top and not lines.acknowledged[line]:
+            bound, low = RISE_1D if day <= five_days else RISE_5D, max(im, top)
+        out[:tiers] = np.maximum(vector[:tiers], low)
+    if lawful(out, rules):
+        return out, flags | OVERRIDDEN, bound, part
+    return vector, flags | OVERRIDDEN | INVARIANT_HOLD, FREE, 0
 
 
+@njit(cache=True)
+def lawful(vector: Integers, rules: Rules) -> bool:
+    """0 < penalty < MM < IM <= 1, tiers rising, penalty share, funding clamp, haircut in [0, 1]."""
+    tiers = (len(vector) - 2) // 2
+    penalty, haircut, lowest = vector[-2], vector[-1], vector[tiers]
+    holds = 0 < penalty < lowest and penalty <= rules.penalty_share * lowest and 0 <= haircut <= PPM
+    for k in range(tiers):
+        im, mm = vector[k], vector[tiers + k]
+        holds = holds and mm < im <= PPM and im - mm >= rules.gap
+        holds = holds and (k == 0 or (vector[k - 1] <= im and vector[tiers + k - 1] <= mm))
+    return bool(holds)
+
+
+@njit(cache=True)
+def _decompose(i: int, p: int, row: int, usable: bool, governed: int, facts: Facts, course: Course) -> None:
+    """Stages of the published IM: the governor's closes the governed IM, without a forecast the override's all."""
+    im, closing = course.vector[i, 0], course.stages.shape[1] - 2
+    stages = course.stages[i]
+    stages[:] = facts.stages[row] if usable else course.stages[p]
+    stages[closing + 1] = 0
+    if usable:
+        stages[closing] += governed - stages.sum()
+    stages[closing + 1] = im - stages.sum()
+
+
+@njit(cache=True)
+def _exposure(i: int, p: int, row: int, usable: bool, halted: bool, facts: Facts, rules: Rules, course: Course) -> int:
+    """Volatility target inside the mode's cap, traded outside the band only; never grown in trouble."""
+    held, mode = int(course.exposure[p]), course.mode[i]
+    cap = int(rules.exposure_cap[mode])
+    wanted = min(int(facts.exposure[row]) if usable else 0, cap)
+    if course.as_of[p] == NEVER:
+        return wanted
+    if mode == FAILSAFE:
+        return min(held, cap)
+    if wanted > held and (halted or mode == CRISIS):
+        return held
+    return min(held, cap) if abs(wanted - held) <= rules.no_trade_band * held else wanted
+
+
+@njit(cache=True)
+def _safe_vector(im: int, parts: int, rules: Rules) -> Integers:
+    """The static safe vector: MM = IM/2 in every tier, least penalty, haircut at its hard cap."""
+    tiers = (parts - 2) // 2
+    vector = np.empty(parts, dtype=np.int64)
+    vector[:tiers], vector[tiers:-2] = im, im // 2
+    vector[-2], vector[-1] = rules.safe_penalty, rules.safe_haircut
+    return vector
+
+
+@njit(cache=True)
 def _grown(value: int, share: float) -> int:
     return floor(value * (1 + share) + 1e-6)
 
 
-def _part(index: int, tiers: int) -> str:
-    if index >= 2 * tiers:
-        return ("liquidation_penalty_ppm", "haircut_ppm")[index - 2 * tiers]
-    name = "im_ppm" if index < tiers else "mm_ppm"
-    return name if index % tiers == 0 else f"tiers[{index % tiers}].{name}"
+@njit(cache=True)
+def _turn(then: Integers, now: Integers) -> int:
+    """1 where any part rises, else -1 where any falls, else 0."""
+    turn = 0
+    for k in range(len(now)):
+        if now[k] > then[k]:
+            return 1
+        if now[k] < then[k]:
+            turn = -1
+    return turn
 
 
-def lawful(vector: Vector, params: Params) -> bool:
-    """0 < penalty < MM < IM <= 1, tiers rising, penalty share, funding clamp, haircut in [0, 1]."""
-    im, mm, penalty = vector.im, vector.mm, vector.penalty
-    gap = params.clamp_gap * 1e6
-    return (
-        0 < penalty < mm[0]
-        and penalty <= params.penalty.share_of_mm * mm[0]
-        and im[-1] <= 1_000_000
-        and all(m < i and i - m >= gap for i, m in zip(im, mm, strict=True))
-        and all(a <= b for a, b in pairwise(im))
-        and all(a <= b for a, b in pairwise(mm))
-        and 0 <= vector.haircut <= 1_000_000
-    )
+@njit(cache=True)
+def _least(windows: Windows, s: int, since: int) -> int:
+    """Least IM in force at any instant from ``since`` on; the newest entry is in force until now. PPM if none."""
+    for j in range(windows.head[s], windows.tail[s]):
+        if windows.last[j] >= since or j == windows.tail[s] - 1:
+            return int(windows.im[j])
+    return PPM
 
 
-def window_push(window: tuple[tuple[int, int], ...], as_of: int, im: int) -> tuple[tuple[int, int], ...]:
-    """Add a line's IM. Entries are (last instant in force, IM), rising in both: minima that still matter."""
-    kept = [entry for entry in window_close(window, as_of) if entry[1] < im]
-    return (*kept, (as_of, im))
+@njit(cache=True)
+def _push(windows: Windows, s: int, now: int, im: int) -> None:
+    """Add a line's IM: the newest was in force until now; what ended five days ago, or is not less, goes."""
+    head, tail = windows.head[s], windows.tail[s]
+    if tail > head:
+        windows.last[tail - 1] = now
+    while head < tail and windows.last[head] < now - FIVE_DAYS:
+        head += 1
+    while tail > head and windows.im[tail - 1] >= im:
+        tail -= 1
+    windows.last[tail], windows.im[tail] = now, im
+    windows.head[s], windows.tail[s] = head, tail + 1
 
 
-def window_close(window: tuple[tuple[int, int], ...], as_of: int) -> list[tuple[int, int]]:
-    """The window at ``as_of``: the newest line was in force until now; what ended five days ago is gone."""
-    if not window:
-        return []
-    newest = (as_of, window[-1][1])
-    return [entry for entry in (*window[:-1], newest) if entry[0] >= as_of - FIVE_DAYS]
+@njit(cache=True)
+def window_minima(as_of: Integers, im: Integers, span: int) -> Integers:
+    """Least IM in force over the ``span`` microseconds (at most five days) before each of one symbol's lines.
 
-
-def window_minimum(window: tuple[tuple[int, int], ...], as_of: int, span: int) -> int:
-    """Least IM in force at any instant of the past ``span`` microseconds."""
-    return min(im for last, im in window_close(window, as_of) if last >= as_of - span)
+    ``as_of`` ascends. PPM before the first line.
+    """
+    out, start = np.empty_like(im), np.zeros(1, dtype=np.int64)
+    windows = Windows(np.empty_like(im), np.empty_like(im), start, start.copy())
+    for i in range(len(im)):
+        out[i] = _least(windows, 0, as_of[i] - span)
+        _push(windows, 0, as_of[i], im[i])
+    return out

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .constants import Conformal
 from .observables import DAY, MarketHistory
-from .params import Conformal, Params
+from .params import Params
 
 __all__ = ["conformal_factors", "forecast_history"]
 

@@ -30,36 +30,16 @@ from models.base import (
     VARIANCE_LEVELS,
 )
 
+from .feeds import OBSERVABLES, VENUE_OBSERVABLES, checked
 from .history import forecast_history
 from .observables import MarketHistory
 from .params import Params
 from .types import HOUR
 
-__all__ = ["OBSERVABLES", "Inputs", "prepare", "read", "read_with_market"]
+__all__ = ["Inputs", "prepare", "read", "read_with_market"]
 
 Floats = npt.NDArray[np.float64]
 
-OBSERVABLES: Final = (
-    "bar_age_hours",
-    "daily_volume_usd",
-    "hour_share",
-    "ladder_volume_usd",
-    "funding_q",
-    "funding_last",
-    "funding_interval_hours",
-    "open_interest_usd",
-    "mark_present",
-    "sentinel_variance",
-    "stress_move",
-    "safe_im",
-    "history_days",
-    "hour_move",
-    "conformal_im",
-    "conformal_mm",
-    "floor_im",
-    "sigma_median",
-    "depth_median",
-)
 MARGIN_HORIZON: Final = 24
 USABLE, STALE, NAN = 0, 1, 2
 SHORTFALLS: Final = tuple(SHORTFALL_LEVELS)
@@ -123,7 +103,7 @@ class Inputs:
 def prepare(forecasts: pd.DataFrame, market: Market, params: Params) -> pd.DataFrame:
     """The forecast rows of ``params.model`` with the market's observables joined as columns ``obs_…``.
 
-    Every observable of a row was known at the row's origin.
+    Every observable of a row was known at the row's origin. Columns ``obs_…`` of ``VENUE_OBSERVABLES`` are kept.
     """
     rows = _select(forecasts, params)
     observed = _observe(read(rows, params), MarketHistory(market, params))
@@ -139,15 +119,21 @@ def read_with_market(forecasts: pd.DataFrame, history: MarketHistory) -> Inputs:
 
 def _observe(inputs: Inputs, history: MarketHistory) -> pd.DataFrame:
     learnt = forecast_history(inputs.lines, history, history.params)
-    return pd.concat([history.gather(inputs.lines), learnt], axis=1)
+    told = pd.DataFrame({name: inputs.observed[name] for name in VENUE_OBSERVABLES})
+    return pd.concat([history.gather(inputs.lines), learnt, told], axis=1)
 
 
 def _attach(inputs: Inputs, observed: pd.DataFrame, params: Params) -> Inputs:
-    """The inputs with the market's observables; lines whose bars are too old become stale."""
-    seen = {name: observed[name].to_numpy(np.float64) for name in OBSERVABLES}
-    old = seen["bar_age_hours"] > params.failsafe.stale_hours
+    """The inputs with the market's observables.
+
+    A line whose bars are too old, or from the future, becomes stale; one with an impossible, missing or lost feed
+    counts as degraded.
+    """
+    raw = {name: observed[name].to_numpy(np.float64) for name in (*OBSERVABLES, *VENUE_OBSERVABLES)}
+    seen, doubtful = checked(raw, params.margin.floor_min_days)
+    old = (raw["bar_age_hours"] > params.failsafe.stale_hours) | (raw["bar_age_hours"] < 0)
     fault = np.where(old, np.maximum(inputs.fault, STALE), inputs.fault)
-    return replace(inputs, fault=fault, observed=seen)
+    return replace(inputs, fault=fault, observed=seen, stale_feed=inputs.stale_feed | doubtful)
 
 
 def read(forecasts: pd.DataFrame, params: Params) -> Inputs:
@@ -191,8 +177,9 @@ def read(forecasts: pd.DataFrame, params: Params) -> Inputs:
         model_sha256=rows["model_sha256"].iloc[at].astype(str).tolist(),
         observed={},
     )
-    joined = rows.iloc[first].reindex(columns=[f"obs_{name}" for name in OBSERVABLES])
-    return _attach(inputs, joined.set_axis(list(OBSERVABLES), axis=1), params)
+    names = [*OBSERVABLES, *VENUE_OBSERVABLES]
+    joined = rows.iloc[first].reindex(columns=[f"obs_{name}" for name in names])
+    return _attach(inputs, joined.set_axis(names, axis=1), params)
 
 
 def _select(forecasts: pd.DataFrame, params: Params) -> pd.DataFrame:

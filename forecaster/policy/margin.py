@@ -7,10 +7,12 @@ headline is the first tier. Formula numbers are those of the policy's margin tab
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from . import exposure
 from .inputs import Inputs
 from .params import Params
 from .types import PPM, STAGES, Vector
@@ -20,15 +22,17 @@ __all__ = ["Targets", "excursion_quantile", "targets"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+DAY_ROOT: Final = (24 / 8760) ** 0.5  # a day's share of annual volatility
+
 
 @dataclass(frozen=True)
 class Targets:
     """Ungoverned targets of n lines with K tiers; ppm unless noted."""
 
     vector: Integers  # (n, 2 K + 2), laid out as Vector.parts
-    stages: Integers  # (n, len(STAGES)): increments of IM's stages, the last three zero
+    stages: Integers  # (n, len(STAGES)): increments of IM's stages, the last two zero
     caps: Integers  # (n, K), USD
-    exposure: Integers  # volatility target, before mode caps and bands
+    exposure: Integers  # of the reference portfolio, before mode caps and the no-trade band
     insurance_usd: Integers
     feasible: npt.NDArray[np.bool_]
     sigma_ratio: Floats  # 24 h volatility over its 30-day median
@@ -40,10 +44,15 @@ class Targets:
     stress_floor: npt.NDArray[np.bool_]
     longrun_floor: npt.NDArray[np.bool_]
     new_listing: npt.NDArray[np.bool_]
+    fund_low: npt.NDArray[np.bool_]  # the insurance fund is known and too small: its term is at work
 
 
-def targets(inputs: Inputs, params: Params) -> Targets:
-    """Targets of every line; rows with a fault hold numbers without meaning."""
+def targets(inputs: Inputs, params: Params, scale: Floats | None = None) -> Targets:
+    """Targets of every line; rows with a fault hold numbers without meaning.
+
+    ``scale`` (n,), positive: multiplies the bounded IM and MM of every tier, which then meet the bounds anew; what
+    it adds is the stage ``scale``. None, the production value, is the same as ones.
+    """
     seen, margin, liquidity = inputs.observed, params.margin, params.liquidity
     with np.errstate(invalid="ignore", divide="ignore"):
         floor_variance = params.failsafe.sentinel_share**2 * np.nan_to_num(seen["sentinel_variance"])
@@ -62,7 +71,8 @@ def targets(inputs: Inputs, params: Params) -> Targets:
         )
         cost = liquidity.spread / 2 + liquidity.impact * sigma[:, None] * np.sqrt(size / volume[:, None])
         settlement = _or(seen["funding_interval_hours"], 8.0)
-        funding = h / settlement[:, None] * np.nan_to_num(seen["funding_q"])[:, None]
+        rate = np.nan_to_num(seen["funding_q"]) if margin.funding_quantile else np.zeros(len(inputs))
+        funding = h / settlement[:, None] * rate[:, None]
         penalty = _penalty(sigma, volume, params)
 
         # 2, 3, 6, 7: core, conformal factor, stress leg, long-run floor
@@ -72,7 +82,7 @@ def targets(inputs: Inputs, params: Params) -> Targets:
         stressed = (1 - margin.stress_share) * r_im + margin.stress_share * np.maximum(r_im, worst)
         new_listing = seen["history_days"] < params.failsafe.new_listing_days
         floor = np.nan_to_num(np.where(new_listing, seen["safe_im"], seen["floor_im"]))
-        floored = np.maximum(stressed, floor)
+        floored = np.fmax(np.maximum(stressed, floor), margin.implied_vol_factor * seen["implied_vol"] * DAY_ROOT)
 
         # 9: crowding of open interest against the depth that would have to absorb it
         depth = volume * (liquidity.depth_move / (liquidity.impact * sigma)) ** 2
@@ -86,27 +96,31 @@ def targets(inputs: Inputs, params: Params) -> Targets:
         based = floored[:, None] + chord(cost, size)
         funded = based + chord(funding, size)
         crowded = np.maximum(funded, funded + crowd * (1 - funded))
-        needed = np.maximum(crowded, mm_leg + params.clamp_gap)
-        bounded = np.clip(needed, margin.im_min, margin.im_max)
 
-        im = np.maximum.accumulate(ppm(bounded), axis=1)
-        gap = int(ppm(np.array(params.clamp_gap)))
-        mm = np.maximum.accumulate(ppm(np.maximum(bounded / 2, mm_leg)), axis=1)
-        mm = np.minimum(mm, im - gap)
+        # 10: the fund's target is that of the margins before this term: no circle
+        far = np.maximum(worst, inputs.q_far * lift)
+        insured = crowded + _fund_term(crowded, far, seen["insurance_fund_usd"], size, params)
+
+        im, mm = _lawful(_bounded(insured, mm_leg, params), mm_leg, params)
+        before_scale = im[:, 0]
+        if scale is not None:
+            wide = scale[:, None]
+            im, mm = _lawful(_bounded(wide * im / PPM, wide * mm / PPM, params), wide * mm / PPM, params)
         fee = np.minimum(ppm(penalty), (params.penalty.share_of_mm * mm[:, 0]).astype(np.int64) - 1)
         haircut = np.full(len(inputs), int(ppm(np.array(params.collateral.haircut))))
 
-        cumulative = [core, r_im, stressed, floored, based[:, 0], funded[:, 0], crowded[:, 0], crowded[:, 0]]
-        steps = np.column_stack([*(ppm(x) for x in cumulative), im[:, 0]])
+        cumulative = [core, r_im, stressed, floored, based[:, 0], funded[:, 0], crowded[:, 0], insured[:, 0]]
+        steps = np.column_stack([*(ppm(x) for x in cumulative), before_scale, im[:, 0]])
         stages = np.zeros((len(inputs), len(STAGES)), dtype=np.int64)
         stages[:, : steps.shape[1]] = np.diff(steps, axis=1, prepend=0)
+        held = exposure.scale(inputs.sigma_annual * lift, seen["drawdown"], inputs.q_far * lift, depth, params)
         thinness = volume / inputs.variance / seen["depth_median"]
         return Targets(
             vector=np.column_stack([im, mm, fee, haircut]),
             stages=stages,
             caps=caps,
-            exposure=_exposure(inputs.sigma_annual * lift, params),
-            insurance_usd=_insurance(np.maximum(worst, inputs.q_far * lift), bounded, size),
+            exposure=np.floor(PPM * held).astype(np.int64),
+            insurance_usd=_insurance(far, _bounded(crowded, mm_leg, params), size, params),
             feasible=mm_leg[:, 0] + params.clamp_gap <= margin.im_max,
             sigma_ratio=np.sqrt(inputs.variance) / seen["sigma_median"],
             depth_ratio=thinness,
@@ -117,6 +131,7 @@ def targets(inputs: Inputs, params: Params) -> Targets:
             stress_floor=worst > r_im,
             longrun_floor=floor > stressed,
             new_listing=new_listing,
+            fund_low=(insured > crowded).any(axis=1),
         )
 
 
@@ -173,6 +188,31 @@ def safe_vector(im: float, params: Params) -> Vector:
     return Vector((margin,) * tiers + (margin // 2,) * tiers + (fee, haircut))
 
 
+def _fund_term(im: Floats, worst: Floats, fund_usd: Floats, size: Floats, params: Params) -> Floats:
+    """What a short insurance fund adds to each tier's rate; 0 where the fund is unknown (n, K).
+
+    ``kappa * im * (1 - IF / IF*)`` with the target of positions margined at that rate, and no more than makes the
+    fund suffice: a margin that rises lowers the target, and more variance must not lower the margin by that way.
+    """
+    share = np.maximum(fund_usd, 0.0)[:, None] / (params.insurance.largest_accounts * size[:, -1:])
+    beyond = worst[:, None] - im
+    missing = np.clip(1 - share / beyond, 0.0, 1.0)
+    term = np.minimum(params.margin.fund_weight * im * missing, beyond - share)
+    return np.nan_to_num(np.maximum(term, 0.0))
+
+
+def _bounded(im: Floats, mm_leg: Floats, params: Params) -> Floats:
+    """IM above the maintenance leg by the funding clamp's gap, inside the hard bounds."""
+    return np.clip(np.maximum(im, mm_leg + params.clamp_gap), params.margin.im_min, params.margin.im_max)
+
+
+def _lawful(im: Floats, mm_leg: Floats, params: Params) -> tuple[Integers, Integers]:
+    """IM and MM in ppm that rise over the tiers and stand apart by the funding clamp's gap."""
+    rising = np.maximum.accumulate(ppm(im), axis=1)
+    mm = np.maximum.accumulate(ppm(np.maximum(im / 2, mm_leg)), axis=1)
+    return rising, np.minimum(mm, rising - int(ppm(np.array(params.clamp_gap))))
+
+
 def _penalty(sigma: Floats, volume: Floats, params: Params) -> Floats:
     """What a liquidator must earn on a median liquidation: spread, impact, gas, capital."""
     size = params.penalty.liquidation_size_usd
@@ -181,17 +221,10 @@ def _penalty(sigma: Floats, volume: Floats, params: Params) -> Floats:
     return np.maximum(fee, params.penalty.minimum)
 
 
-def _exposure(sigma_annual: Floats, params: Params) -> Integers:
-    """Volatility target over forecast volatility, clipped and rounded down (Moreira & Muir 2017 in form)."""
-    exposure = params.exposure
-    scale = np.clip(exposure.target_vol / sigma_annual, exposure.scale_min, exposure.scale_max)
-    return np.floor(np.nan_to_num(scale, nan=exposure.scale_min) * PPM).astype(np.int64)
-
-
-def _insurance(worst: Floats, im: Floats, size: Floats) -> Integers:
-    """Cover-2 without account records: two positions at the largest cap meet the worst move."""
+def _insurance(worst: Floats, im: Floats, size: Floats, params: Params) -> Integers:
+    """Cover-2 without account records: so many positions at the largest cap meet the worst move."""
     required = (im * np.diff(size, axis=1, prepend=0.0)).sum(axis=1)
-    loss = 2 * np.maximum(0.0, worst * size[:, -1] - required)
+    loss = params.insurance.largest_accounts * np.maximum(0.0, worst * size[:, -1] - required)
     return np.asarray(np.ceil(np.nan_to_num(loss)), dtype=np.int64)
 
 

@@ -1,20 +1,23 @@
-"""The governor's state machine: up any number of levels at once, down one level at a time after a quiet day.
+"""The modes as a table: limits of each, and the state machine explored to its last state.
 
 calm or normal -> stress -> crisis, back through stress and cooldown; failsafe from anywhere, back to
-cooldown. The mode selects the governor's limits only: the variance already carries the regime, a multiplier
-would count it twice.
+cooldown; override is published over whatever the machine is in. The moves themselves are compiled, in
+``governor.next_mode``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from . import governor
+from .margin import ppm
 from .params import Params
-from .types import HOUR, Mode
+from .types import HOUR, MODES, Mode
 
-__all__ = ["Signal", "advance"]
-
-LEVEL = {Mode.CALM: 0, Mode.NORMAL: 0, Mode.COOLDOWN: 1, Mode.STRESS: 2, Mode.CRISIS: 3}
+__all__ = ["Place", "Signal", "advance", "explore", "rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +32,76 @@ class Signal:
     breaker: bool
 
 
-def advance(mode: Mode, loud_at: int, signal: Signal | None, as_of: int, params: Params) -> tuple[Mode, int]:
-    """The next mode, and the instant at which its trigger last stood above its release level.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A state of the machine: mode, and hours since its trigger last stood above its release level."""
+
+    mode: Mode
+    quiet: int
+
+
+def rules(params: Params) -> governor.Rules:
+    """The constants that the dynamics read, as the compiled code takes them."""
+    limits = [params.by_mode[mode] for mode in MODES if mode is not Mode.OVERRIDE]
+    exposure, modes = params.exposure, params.modes
+    caps = {
+        Mode.STRESS: exposure.stress_cap,
+        Mode.COOLDOWN: exposure.stress_cap,
+        Mode.CRISIS: exposure.crisis_cap,
+        Mode.FAILSAFE: exposure.failsafe_cap,
+    }
+    pace = [[x.step_up, x.step_hours, x.half_life_hours, x.dead_band, x.day_rise] for x in limits]
+    least, fee, haircut = ppm(
+        np.array([params.margin.im_min, params.penalty.minimum, params.collateral.haircut_cap])
+    ).tolist()
+    return governor.Rules(
+        pace=np.array(pace, dtype=np.float64),
+        exposure_cap=np.array([int(caps.get(mode, exposure.scale_max) * 1e6) for mode in MODES], dtype=np.int64),
+        day_rise=params.limits.day_rise,
+        five_day_rise=params.limits.five_day_rise,
+        stress_probability=modes.stress_probability,
+        crisis_probability=modes.crisis_probability,
+        stress_sigma_ratio=modes.stress_sigma_ratio,
+        release_share=modes.release_share,
+        quiet_hours=modes.quiet_hours,
+        hold_hours=params.failsafe.hold_hours,
+        breaker_hours=params.breakers.reduce_only_hours,
+        loosening_hours=params.limits.loosening_delay_hours,
+        no_trade_band=exposure.no_trade_band,
+        penalty_share=params.penalty.share_of_mm,
+        gap=params.clamp_gap * 1e6,
+        im_min=least,
+        safe_penalty=fee,
+        safe_haircut=haircut,
+    )
+
+
+def advance(mode: Mode, loud_at: int, signal: Signal | None, as_of: int, limits: governor.Rules) -> tuple[Mode, int]:
+    """The machine's next mode and the instant at which its trigger last stood above its release level.
 
     ``signal`` None means that no usable forecast exists.
     """
     if signal is None:
         return Mode.FAILSAFE, as_of
-    if mode is Mode.FAILSAFE:
-        mode, loud_at = Mode.COOLDOWN, as_of
-    alarm = _alarm(signal, params)
-    if alarm is not None and LEVEL[alarm] >= LEVEL[mode]:
-        return alarm, as_of
-    resting = Mode.CALM if signal.p_calm > signal.p_normal else Mode.NORMAL
-    if LEVEL[mode] == 0:
-        return resting, as_of
-    if _loud(mode, signal, params):
-        return mode, as_of
-    if as_of - loud_at < params.modes.quiet_hours * HOUR:
-        return mode, loud_at
-    down = {Mode.CRISIS: Mode.STRESS, Mode.STRESS: Mode.COOLDOWN, Mode.COOLDOWN: resting}
-    return down[mode], as_of
-
-
-def _alarm(signal: Signal, params: Params) -> Mode | None:
-    limits = params.modes
-    if signal.breaker or signal.p_crisis >= limits.crisis_probability:
-        return Mode.CRISIS
-    high = signal.p_stress + signal.p_crisis >= limits.stress_probability
-    return Mode.STRESS if high or signal.sigma_ratio >= limits.stress_sigma_ratio else None
-
-
-def _loud(mode: Mode, signal: Signal, params: Params) -> bool:
-    """Whether the mode's trigger stands above its release level; of the ratio, the excess over 1 counts."""
-    limits, share = params.modes, params.modes.release_share
-    if mode is Mode.CRISIS:
-        return signal.breaker or signal.p_crisis >= share * limits.crisis_probability
-    return signal.p_stress + signal.p_crisis >= share * limits.stress_probability or signal.sigma_ratio >= 1 + share * (
-        limits.stress_sigma_ratio - 1
+    odds = np.array([signal.p_calm, signal.p_normal, signal.p_stress, signal.p_crisis])
+    code, loud_at = governor.next_mode(
+        MODES.index(mode), loud_at, as_of, odds, signal.sigma_ratio, signal.breaker, limits
     )
+    return MODES[code], loud_at
+
+
+def explore(signals: Mapping[str, Signal | None], params: Params) -> dict[Place, dict[str, Place]]:
+    """Every state that hourly lines can reach from rest, and where each signal leads from it."""
+    limits, quiet_hours = rules(params), params.modes.quiet_hours
+    found: dict[Place, dict[str, Place]] = {}
+    open_places = [Place(Mode.NORMAL, 0)]
+    while open_places:
+        place = open_places.pop()
+        if place in found:
+            continue
+        found[place] = {}
+        for name, signal in signals.items():
+            mode, loud_at = advance(place.mode, -place.quiet * HOUR, signal, HOUR, limits)
+            found[place][name] = Place(mode, min(quiet_hours, (HOUR - loud_at) // HOUR))
+        open_places += found[place].values()
+    return found

@@ -7,6 +7,7 @@ Everything is an array (n_symbols, n_hours) on the hourly panel, and column ``t`
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -24,6 +25,9 @@ __all__ = ["DAY", "MarketHistory"]
 
 DAY: Final = 24
 MONTH_HOURS: Final = 30 * DAY
+LOST_DAYS: Final = 90  # a feed silent for longer counts as one the symbol does not have
+IMPLIED_LIFE_HOURS: Final = 3
+RUINED: Final = 1e-9  # least factor of wealth in an hour: a position cannot owe more than it is
 
 
 @dataclass
@@ -79,6 +83,10 @@ class MarketHistory:
             "safe_im": self._safe_im(),
             "history_days": self._history_days(),
             "hour_move": move,
+            "five_minute_move": self._five_minute_move(),
+            "implied_vol": self._implied_vol(),
+            "drawdown": self._drawdown(),
+            "feed_lost": self._feed_lost(oi, funding),
         }
 
     # -- volume -----------------------------------------------------------------------------------
@@ -129,6 +137,20 @@ class MarketHistory:
         columns = {"quantile": "quantile", "size": "size", "interval": "interval_hours"}
         return self.panel.as_of(frame, columns, life_hours=DAY * margin.funding_days)
 
+    def _feed_lost(self, oi: Array, funding: dict[str, Array]) -> Array:
+        """1 where open interest or funding, known within the past 90 days, is silent for a day."""
+        had = pd.DataFrame(~np.isnan(oi.T)).rolling(LOST_DAYS * DAY, min_periods=1).max()
+        silent = (_wide(had) > 0) & np.isnan(oi)
+        unsettled = ~np.isnan(funding["size"]) & (funding["age"] > DAY)
+        return (silent | unsettled).astype(np.float64)
+
+    def _implied_vol(self) -> Array:
+        """The index of each symbol's own underlying, annualised fraction; NaN where there is none."""
+        bases = [re.sub(r"(USDT|USDC|USD)$", "", symbol) for symbol in self.panel.symbols]
+        own = pd.DataFrame({"symbol": self.panel.symbols, "underlying": bases})
+        rows = self.market.implied_vol().merge(own, on="underlying")
+        return self.panel.as_of(rows, {"index": "close"}, life_hours=IMPLIED_LIFE_HOURS)["index"] / 100
+
     def _open_interest(self) -> Array:
         columns = {"value": "open_interest_value", "base": "open_interest"}
         feed = self.panel.as_of(self.market.open_interest(), columns, life_hours=DAY)
@@ -138,6 +160,39 @@ class MarketHistory:
         first = self.market.first_bar.reindex(list(self.panel.symbols))
         start = pd.DatetimeIndex(first).as_unit("us").asi8
         return np.asarray((self.panel.times.asi8[None, :] - start[:, None]) / (DAY * 3.6e9))
+
+    # -- prices -----------------------------------------------------------------------------------
+
+    def _five_minute_move(self) -> Array:
+        """Largest absolute log return of the hour's 5-minute bars; NaN where the store holds none."""
+        bars = self.market.bars("5m").reset_index()
+        before = bars.groupby("symbol")[["close", "close_time"]].shift(1)
+        adjoining = bars["close_time"] - before["close_time"] == pd.Timedelta(minutes=5)
+        moves = bars.assign(move=np.abs(np.log(bars["close"] / before["close"])), hour=bars["close_time"].dt.ceil("h"))
+        moves = moves[adjoining & (moves["available_at"] <= moves["hour"])]
+        largest = moves.groupby(["symbol", "hour"])["move"].max().unstack("hour")
+        grid = largest.reindex(index=list(self.panel.symbols), columns=self.panel.times)
+        return np.ascontiguousarray(grid.to_numpy(np.float64))
+
+    def _drawdown(self) -> Array:
+        """Fall from its peak of one unit held long, by price (mark where known) and funding; a fraction."""
+        mark = self.panel.field("close", "mark")
+        price = _wide(pd.DataFrame(np.where(np.isnan(mark), self.panel.close, mark).T).ffill())
+        earned = price / shift(price, 1) - 1 - self._settled()
+        wealth = np.cumprod(np.maximum(1 + np.nan_to_num(earned), RUINED), axis=1)
+        window = DAY * self.params.exposure.peak_days or len(self.panel)
+        peak = _wide(pd.DataFrame(wealth.T).rolling(window, min_periods=1).max())
+        return np.where(np.isnan(price), np.nan, 1 - wealth / peak)
+
+    def _settled(self) -> Array:
+        """Funding that a long position paid, a fraction, at the first hour by which it was known; else 0."""
+        rows, out = self.market.funding(), np.zeros((len(self.panel.symbols), len(self.panel)))
+        symbol = pd.Index(self.panel.symbols).get_indexer(pd.Index(rows["symbol"]))
+        known = pd.DatetimeIndex(rows["available_at"]).as_unit("us").asi8
+        hour = np.searchsorted(self.panel.times.asi8, known, side="left")
+        inside = (symbol >= 0) & (hour < len(self.panel)) & (known > self.panel.times.asi8[0])
+        np.add.at(out, (symbol[inside], hour[inside]), rows["funding_rate"].to_numpy(np.float64)[inside])
+        return np.nan_to_num(out)
 
     # -- excursions -------------------------------------------------------------------------------
 

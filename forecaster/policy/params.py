@@ -12,171 +12,36 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from features.errors import UsageError
 
+from .constants import (
+    Accounts,
+    Baselines,
+    Breakers,
+    Collateral,
+    Conformal,
+    Exposure,
+    Failsafe,
+    Governor,
+    Insurance,
+    Limits,
+    Liquidity,
+    Margin,
+    ModeLimits,
+    Modes,
+    Oracle,
+    Penalty,
+    Protection,
+)
 from .types import Mode
 
 __all__ = ["ModeLimits", "Params"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Margin:
-    """Constants of initial and maintenance margin; fractions of notional, days, hours."""
-
-    stress_share: float
-    gap: float
-    stress_vintage_hours: int
-    floor_quantile: float
-    floor_min_days: int
-    im_min: float
-    im_max: float
-    funding_cap: float
-    funding_clamp: float
-    funding_quantile: float
-    funding_days: int
-
-
-@dataclass(frozen=True)
-class Liquidity:
-    """Constants of the liquidation horizon, the impact law, the tiers and the open-interest term."""
-
-    participation: float
-    detection_hours: float
-    horizon_min_hours: float
-    horizon_max_hours: float
-    impact: float
-    spread: float
-    tier_shares: tuple[float, ...]
-    unknown_daily_volume_usd: float
-    depth_move: float
-    depth_thin_ratio: float
-    oi_low: float
-    oi_high: float
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """Constants of the liquidation penalty."""
-
-    liquidation_size_usd: float
-    gas_usd: float
-    capital_charge: float
-    minimum: float
-    share_of_mm: float
-
-
-@dataclass(frozen=True)
-class Collateral:
-    """Haircut of the quote asset and its hard cap."""
-
-    haircut: float
-    haircut_cap: float
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """Constants of the adaptive conformal factor."""
-
-    gain: float
-    im_miss: float
-    mm_miss: float
-    factor_min: float
-    factor_max: float
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """Constants of the exposure overlay."""
-
-    target_vol: float
-    scale_min: float
-    scale_max: float
-    no_trade_band: float
-    stress_cap: float
-    crisis_cap: float
-    failsafe_cap: float
-
-
-@dataclass(frozen=True)
-class Modes:
-    """Triggers of the state machine."""
-
-    stress_probability: float
-    crisis_probability: float
-    stress_sigma_ratio: float
-    release_share: float
-    quiet_hours: int
-    median_days: int
-
-
-@dataclass(frozen=True)
-class Breakers:
-    """Triggers and duration of the circuit breakers."""
-
-    hour_move: float
-    depth_ratio: float
-    reduce_only_hours: int
-
-
-@dataclass(frozen=True)
-class Failsafe:
-    """What counts as unusable, and what is safe then."""
-
-    stale_hours: int
-    hold_hours: int
-    sigma_max: float
-    sentinel_half_life_hours: int
-    sentinel_share: float
-    im_without_history: float
-    own_history_days: int
-    new_listing_days: int
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Constants of the margins without a forecast."""
-
-    quantile: float
-    min_observations: int
-    fhs_half_life_hours: int
-    ewma_half_life_hours: int
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits that hold in every mode, and the clocks of a line."""
-
-    day_rise: float
-    five_day_rise: float
-    loosening_delay_hours: int
-    expiry_hours: int
-
-
-@dataclass(frozen=True)
-class ModeLimits:
-    """One row of the governor's table; a half-life of 0 means no decrease."""
-
-    step_up: float
-    step_hours: int
-    half_life_hours: int
-    dead_band: float
-    day_rise: float
-    notice_hours: int
-    ramp_hours: int
-
-
-@dataclass(frozen=True)
-class Governor:
-    """The governor's table."""
-
-    normal: ModeLimits
-    stress: ModeLimits
-    crisis: ModeLimits
 
 
 @dataclass(frozen=True)
@@ -194,6 +59,10 @@ class Params:
     exposure: Exposure
     modes: Modes
     breakers: Breakers
+    oracle: Oracle
+    accounts: Accounts
+    insurance: Insurance
+    protection: Protection
     failsafe: Failsafe
     baselines: Baselines
     limits: Limits
@@ -215,6 +84,22 @@ class Params:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(values, str(path))
+
+    def protected(self, tier: str) -> Params:
+        """This pack with a tier of protection laid over it: ``basic``, ``hedged`` or ``insured``.
+
+        Raises UsageError where there is no such overlay.
+        """
+        place = files("forecaster.policy").joinpath("packs/protection")
+        names = sorted(path.name.removesuffix(".toml") for path in place.iterdir() if path.name.endswith(".toml"))
+        if tier not in names:
+            raise UsageError(f"{tier!r} is no tier of protection; known: {', '.join(names)}")
+        values = tomllib.loads(place.joinpath(f"{tier}.toml").read_text("utf-8"))
+        return self.overlaid(values, f"packs/protection/{tier}.toml")
+
+    def overlaid(self, values: dict[str, Any], source: str) -> Params:
+        """This pack with some keys of some tables replaced, checked anew; unknown keys are refused by name."""
+        return self.from_dict(_merged(asdict(self), values), source)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "params") -> Params:
@@ -264,10 +149,61 @@ class Params:
             < self.penalty.share_of_mm * self.margin.im_min / 2,
             "conformal.factor_min: must lie in (0, 1]": 0 < self.conformal.factor_min <= 1,
             "conformal.factor_max: must be at least 1": self.conformal.factor_max >= 1,
+            **self._outer_rules(),
         }
         for rule, holds in rules.items():
             if not holds:
                 raise UsageError(f"{source}: {rule}")
+
+    def _outer_rules(self) -> dict[str, bool]:
+        breakers, accounts, insurance = self.breakers, self.accounts, self.insurance
+        exposure, protection = self.exposure, self.protection
+        durations = ("escalate", "reduce_only", "price_band", "halt", "withdraw_gate", "grace")
+        return {
+            **{
+                f"breakers.{name}_hours: must be at least 1": getattr(breakers, f"{name}_hours") >= 1
+                for name in durations
+            },
+            "breakers.gap_limits: must rise, one more than gap_volumes_usd": _rising(breakers.gap_limits)
+            and len(breakers.gap_limits) == len(breakers.gap_volumes_usd) + 1,
+            "breakers.gap_volumes_usd: must fall": _rising(breakers.gap_volumes_usd[::-1]),
+            "breakers.gap_observations: must be at least 1": breakers.gap_observations >= 1,
+            "oracle.quorum: must be at least 3, or one lying source decides": self.oracle.quorum >= 3,
+            "accounts: must hold 0 < backstop_level < 1 < search_level < release_level < warning_level": _rising(
+                (
+                    0.0,
+                    accounts.backstop_level,
+                    1.0,
+                    accounts.search_level,
+                    accounts.release_level,
+                    accounts.warning_level,
+                )
+            ),
+            "accounts.step_share: must lie in (0, 1]": 0 < accounts.step_share <= 1,
+            "accounts.ruin_probability: must lie in (0, 1)": 0 < accounts.ruin_probability < 1,
+            "insurance.tail: must lie in (0, 1)": 0 < insurance.tail < 1,
+            "insurance.shortfall_quantile: must lie in (0, 1)": 0 < insurance.shortfall_quantile < 1,
+            "insurance.tranche_caps: must rise strictly from above 0": _rising((0.0, *insurance.tranche_caps)),
+            "exposure.drawdown: must lie in (0, 1]": 0 < exposure.drawdown <= 1,
+            "exposure.band_lower: must be below band_upper": exposure.band_lower < exposure.band_upper,
+            "margin.fund_weight: must not be negative": self.margin.fund_weight >= 0,
+            "protection.retained: must lie in [0, 1]": 0 <= protection.retained <= 1,
+            "protection.hedged_share: must lie in [0, 1]": 0 <= protection.hedged_share <= 1,
+        }
+
+
+def _rising(values: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in pairwise(values))
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` in the place of its own."""
+    both = {key: (base.get(key), value) for key, value in over.items()}
+    deep = {
+        key: _merged(old, new) if isinstance(old, dict) and isinstance(new, dict) else new
+        for key, (old, new) in both.items()
+    }
+    return base | deep
 
 
 def _build(kind: type[T], values: Any, source: str, prefix: str) -> T:
@@ -292,6 +228,6 @@ def _value(kind: Any, value: Any, source: str, key: str) -> Any:
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    if kind == tuple[float, ...] and isinstance(value, list):
+    if kind == tuple[float, ...] and isinstance(value, list | tuple):
         return tuple(_value(float, item, source, key) for item in value)
     raise UsageError(f"{source}: {key} = {value!r} is not of type {getattr(kind, '__name__', 'list of numbers')}")

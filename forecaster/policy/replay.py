@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from features.errors import DataInvalid, UsageError
@@ -17,16 +18,19 @@ from features.market import Market
 from . import governor
 from .params import Params
 from .schedule import GENESIS, canonical, line_hash, make_schedule, schedule_schema
-from .types import PPM
+from .types import PPM, Override
 
 __all__ = ["ReplayReport", "read_lines", "replay"]
 
+Step: TypeAlias = tuple[int, str, int, bool]  # line, as_of, IM, whether an acknowledged override made it
 KEYS = frozenset(schedule_schema()["properties"])
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What was checked: lines, symbols, first and last ``as_of``, last hash, whether lines were derived."""
+    """What was checked: lines, symbols, first and last ``as_of``, last hash, whether lines were derived; and how
+    many rises beyond the limits of 1 and 5 days an acknowledged override made.
+    """
 
     lines: int
     symbols: tuple[str, ...]
@@ -34,6 +38,7 @@ class ReplayReport:
     last: str
     head: str
     derived: bool
+    acknowledged: int
 
 
 def replay(
@@ -41,9 +46,10 @@ def replay(
     forecasts: pd.DataFrame | None = None,
     market: Market | None = None,
     params: Params | None = None,
+    overrides: Sequence[Override] = (),
 ) -> ReplayReport:
     """Check canonical form, hashes, chain, order and invariants; with all three inputs also derive every line
-    again.
+    again, under the overrides that were in force.
 
     Raises DataInvalid naming line and field of the first difference, UsageError where only some inputs are
     given.
@@ -52,9 +58,9 @@ def replay(
     if any(given) and not all(given):
         raise UsageError("replay with inputs needs forecasts, market and params together; or none of them")
     if forecasts is not None and market is not None and params is not None:
-        _compare(path, make_schedule(forecasts, market, params))
+        _compare(path, make_schedule(forecasts, market, params, overrides=overrides))
     latest: dict[str, dict[str, Any]] = {}
-    windows: dict[str, tuple[tuple[int, int], ...]] = {}
+    paths: dict[str, list[Step]] = {}
     previous: dict[str, Any] = {}
     first, count = "", 0
     for number, raw, line in read_lines(path):
@@ -63,14 +69,20 @@ def replay(
             _check_form(line, raw, where)
             _check_chain(line, previous, where)
             _check_invariants(line, latest.get(line["symbol"]), where)
-            windows[line["symbol"]] = _check_speed(line, windows.get(line["symbol"], ()), where)
+            marked = any(hit["bound"] == "acknowledged" for hit in line["bounds_hit"])
+            paths.setdefault(line["symbol"], []).append((number, line["as_of"], line["im_ppm"], marked))
         except (TypeError, KeyError, ValueError) as error:
             raise DataInvalid(f"{where}: a field has the wrong type: {error}; see the schema") from None
+        except DataInvalid:
+            _check_speed(path, paths)  # a line before this one may have been too fast: the first fault is named
+            raise
         latest[line["symbol"]] = previous = line
         first, count = first or line["as_of"], number
     if not count:
         raise DataInvalid(f"{path}: holds no line; make one with `forecaster policy`")
-    return ReplayReport(count, tuple(sorted(latest)), first, previous["as_of"], previous["hash"], all(given))
+    acknowledged = _check_speed(path, paths)
+    symbols = tuple(sorted(latest))
+    return ReplayReport(count, symbols, first, previous["as_of"], previous["hash"], all(given), acknowledged)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
@@ -123,12 +135,22 @@ def _check_invariants(line: dict[str, Any], before: dict[str, Any] | None, where
     _require(before is not None or line["effective_at"] == line["as_of"], where, "effective_at", "is not as_of")
 
 
-def _check_speed(line: dict[str, Any], window: tuple[tuple[int, int], ...], where: str) -> tuple[tuple[int, int], ...]:
-    as_of, im = pd.Timestamp(line["as_of"]).value // 1000, line["im_ppm"]
-    for span, days, multiple in ((governor.DAY, 1, 2), (governor.FIVE_DAYS, 5, 3)):
-        slow = not window or im <= multiple * governor.window_minimum(window, as_of, span)
-        _require(slow, where, "im_ppm", f"rose above {multiple} times its {days}-day minimum")
-    return governor.window_push(window, as_of, im)
+def _check_speed(path: str | Path, paths: dict[str, list[Step]]) -> int:
+    """Rises against the limits of 1 and 5 days: refuses the first too fast; counts those that were acknowledged."""
+    faults, acknowledged = [], 0
+    for steps in paths.values():
+        numbers, instants, margins, marks = zip(*steps, strict=True)
+        as_of, im = pd.DatetimeIndex(instants).as_unit("us").asi8, np.array(margins, dtype=np.int64)
+        rises, marked = np.diff(im, prepend=im[:1]) > 0, np.array(marks, dtype=bool)
+        beyond = np.zeros(len(im), dtype=bool)
+        for span, days, multiple in ((governor.DAY, 1, 2), (governor.FIVE_DAYS, 5, 3)):
+            fast = rises & (im > multiple * governor.window_minima(as_of, im, span))
+            faults += [(numbers[at], days, multiple) for at in np.flatnonzero(fast & ~marked)[:1]]
+            beyond |= fast
+        acknowledged += int(beyond.sum())
+    for number, days, multiple in sorted(faults)[:1]:
+        raise _refusal(f"{path}: line {number}", "im_ppm", f"rose above {multiple} times its {days}-day minimum")
+    return acknowledged
 
 
 def _compare(path: str | Path, derived: Iterator[bytes]) -> None:
@@ -152,4 +174,8 @@ def _compare(path: str | Path, derived: Iterator[bytes]) -> None:
 
 def _require(holds: bool, where: str, field: str, why: str) -> None:
     if not holds:
-        raise DataInvalid(f"{where}: {field}: {why}; make the schedule again from its inputs")
+        raise _refusal(where, field, why)
+
+
+def _refusal(where: str, field: str, why: str) -> DataInvalid:
+    return DataInvalid(f"{where}: {field}: {why}; make the schedule again from its inputs")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,11 +21,11 @@ import pandas as pd
 
 from features.market import Market
 
-from .decide import decide_lines
+from .decide import decisions, govern
 from .inputs import read_with_market
 from .observables import MarketHistory
 from .params import Params
-from .types import STAGES, Decision, SymbolState
+from .types import STAGES, Decision, Override
 
 __all__ = [
     "GENESIS",
@@ -49,10 +49,12 @@ NO_HEDGE: Final = {
 }
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: dict[str, Any]) -> bytes:
     """The one byte form of an object."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _ENCODER.encode(value).encode()
 
 
 def line_hash(line: dict[str, Any]) -> str:
@@ -61,7 +63,11 @@ def line_hash(line: dict[str, Any]) -> str:
 
 
 def make_schedule(
-    forecasts: pd.DataFrame, market: Market, params: Params, history: MarketHistory | None = None
+    forecasts: pd.DataFrame,
+    market: Market,
+    params: Params,
+    history: MarketHistory | None = None,
+    overrides: Sequence[Override] = (),
 ) -> Iterator[bytes]:
     """The schedule of a forecast table, line by line without line ends; see ``decide`` for what a line rests
     on.
@@ -69,9 +75,9 @@ def make_schedule(
     Raises DataInvalid where the table lacks columns or rows of ``params.model``, or holds a key twice.
     """
     inputs = read_with_market(forecasts, history or MarketHistory(market, params))
-    symbols: dict[str, SymbolState] = {}
+    governed = govern(inputs, params, overrides=overrides)
     previous = GENESIS
-    for seq, decision in enumerate(decide_lines(inputs, symbols, params)):
+    for seq, decision in enumerate(decisions(governed, inputs)):
         line = _line(decision, seq, previous)
         previous = line["hash"] = sha256(canonical(line)).hexdigest()
         yield canonical(line)

@@ -9,12 +9,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-__all__ = ["HOUR", "PPM", "REASONS", "STAGES", "Decision", "Mode", "PolicyState", "SymbolState", "Vector"]
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import UsageError
+
+__all__ = [
+    "ALL_SYMBOLS",
+    "BIT",
+    "HOUR",
+    "MODES",
+    "PPM",
+    "REASONS",
+    "STAGES",
+    "Decision",
+    "Governed",
+    "Mode",
+    "Override",
+    "PolicyState",
+    "SymbolState",
+    "Vector",
+]
+
+if TYPE_CHECKING:
+    from .governor import Course
+    from .params import Params
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 PPM: Final = 1_000_000
 HOUR: Final = 3_600_000_000
+ALL_SYMBOLS: Final = "*"
 
 
 class Mode(StrEnum):
@@ -26,7 +55,10 @@ class Mode(StrEnum):
     STRESS = "stress"
     CRISIS = "crisis"
     FAILSAFE = "failsafe"
+    OVERRIDE = "override"
 
+
+MODES: Final = tuple(Mode)  # a mode's place is its code
 
 # The closed set of reasons that this version emits, in the order in which a line lists them.
 REASONS: Final = (
@@ -42,15 +74,22 @@ REASONS: Final = (
     "STEP_CAP",
     "NOTICE",
     "CB1",
+    "CB2",
     "CB3",
+    "CB4",
+    "IF_LOW",
     "STALE",
     "NAN",
     "SENTINEL",
+    "OVERRIDE",
     "INVARIANT_HOLD",
     "MARK_ABSENT",
     "OI_ABSENT",
+    "HEDGE_INFEASIBLE",
     "NEW_LISTING",
 )
+
+BIT: Final = {name: 1 << place for place, name in enumerate(REASONS)}
 
 # Stages of the decomposition of IM, in the order in which they are applied.
 STAGES: Final = (
@@ -102,13 +141,51 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """What a person asks of a symbol's margin, or of all (``*``), over ``start <= as_of < expires``.
+
+    A floor lifts initial margins at once, a cap lowers the vector to it, with neither the last vector is frozen.
+    It wins over everything but a standing breaker. ``acknowledged`` lets a floor exceed the limits of 1 and 5
+    days. Where several meet, the highest floor and the lowest cap hold, the floor before the cap.
+
+    Raises UsageError where it names nobody or no reason, never applies, or asks for bounds outside (0, 1].
+    """
+
+    symbol: str
+    start: int
+    expires: int
+    im_floor_ppm: int | None
+    im_cap_ppm: int | None
+    who: str
+    why: str
+    acknowledged: bool
+
+    def __post_init__(self) -> None:
+        low = 1 if self.im_floor_ppm is None else self.im_floor_ppm
+        high = PPM if self.im_cap_ppm is None else self.im_cap_ppm
+        rules = {
+            "who and why must be said": bool(self.who.strip() and self.why.strip()),
+            "expires must lie after start": self.start < self.expires,
+            "im_floor_ppm <= im_cap_ppm must lie in 1 to 1000000": 0 < low <= high <= PPM,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise UsageError(f"override of {self.symbol!r} by {self.who!r}: {rule}")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it holds the last vector."""
+        return self.im_floor_ppm is None and self.im_cap_ppm is None
+
+
+@dataclass(frozen=True, slots=True)
 class SymbolState:
     """What one symbol carries from line to line."""
 
     as_of: int
     vector: Vector
     stages: tuple[int, ...]  # increments of the decomposition's stages, summing to the published IM
-    mode: Mode
+    mode: Mode  # of the state machine, also under an override
     loud_at: int  # last instant at which the mode's trigger was above its release level
     risen_at: int  # last upward step
     good_at: int  # last usable forecast
@@ -117,7 +194,7 @@ class SymbolState:
     caps: tuple[int, ...]
     window: tuple[tuple[int, int], ...]  # (as_of, IM) of the past five days, only rising minima kept
     breakers: tuple[tuple[str, int], ...]  # tripped breakers and the instant at which each ends
-    safe_im: float  # last known static safe margin, a fraction
+    safe: int  # IM of the last known static safe vector
     insurance: int
 
 
@@ -156,3 +233,74 @@ class Decision:
     params_hash: str
     model_sha256: str
     fallback: bool
+
+
+@dataclass(frozen=True)
+class Governed:
+    """What was decided of n lines, by origin and then symbol; ppm unless noted, instants in microseconds."""
+
+    params: Params
+    symbols: tuple[str, ...]
+    code: Integers  # (n,) place in ``symbols``
+    row: Integers  # place in the inputs; -1 where the symbol has no forecast row at this origin
+    reasons: Integers  # bits in the order of REASONS
+    before: Integers  # place in ``course`` of the record that each line follows
+    course: Course  # one record per symbol, then one per line
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def column(self, name: str) -> Integers:
+        """(n, ...) a column of ``course`` without the records that symbols bring along."""
+        values: Integers = getattr(self.course, name)[len(self.symbols) :]
+        return values
+
+    @cached_property
+    def as_of(self) -> Integers:
+        """(n,)."""
+        return self.column("as_of")
+
+    @cached_property
+    def effective_at(self) -> Integers:
+        """(n,)."""
+        return self.column("effective_at")
+
+    @cached_property
+    def vector(self) -> Integers:
+        """(n, P), laid out as Vector.parts."""
+        return self.column("vector")
+
+    @cached_property
+    def im(self) -> Integers:
+        """(n,) headline initial margin."""
+        return self.vector[:, 0]
+
+    @cached_property
+    def mm(self) -> Integers:
+        """(n,) headline maintenance margin."""
+        return self.vector[:, (self.vector.shape[1] - 2) // 2]
+
+    @cached_property
+    def exposure(self) -> Integers:
+        """(n,) exposure scale."""
+        return self.column("exposure")
+
+    @cached_property
+    def mode(self) -> Integers:
+        """(n,) published mode, a place in MODES."""
+        return np.where(self.has("OVERRIDE"), MODES.index(Mode.OVERRIDE), self.column("mode"))
+
+    @cached_property
+    def decomposition(self) -> Integers:
+        """(n, stages); sums to the change of IM."""
+        return self.column("stages") - self.course.stages[self.before]
+
+    def of(self, symbol: str) -> Integers:
+        """Places of one symbol's lines, in time. Raises UsageError where it has none."""
+        if symbol not in self.symbols:
+            raise UsageError(f"{symbol!r} is not governed here; symbols: {', '.join(self.symbols)}")
+        return np.flatnonzero(self.code == self.symbols.index(symbol))
+
+    def has(self, reason: str) -> Flags:
+        """(n,) whether a line gives the reason."""
+        return np.asarray((self.reasons & BIT[reason]) != 0)

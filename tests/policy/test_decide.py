@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.errors import UsageError
 from features.market import Market
 from forecaster.policy import Params, PolicyState, decide, prepare
-from forecaster.policy.types import REASONS, Decision, Mode
+from forecaster.policy.decide import govern
+from forecaster.policy.inputs import read
+from forecaster.policy.types import MODES, REASONS, Decision, Mode, Override
 
 HOUR = pd.Timedelta(hours=1)
 START = pd.Timestamp("2024-03-01", tz="UTC")
@@ -25,8 +30,14 @@ def flat(rows_of: Rows, hours: int, sigma: float | np.ndarray = 0.005, symbol: s
     return rows_of(symbol, origins, np.full(hours, sigma) if np.isscalar(sigma) else sigma)
 
 
-def run(frame: pd.DataFrame, params: Params) -> tuple[Decision, ...]:
-    return decide(frame, PolicyState.initial(), params)[0]
+def run(frame: pd.DataFrame, params: Params, overrides: Any = ()) -> tuple[Decision, ...]:
+    return decide(frame, PolicyState.initial(), params, overrides)[0]
+
+
+def override(hours: tuple[int, int] = (5, 15), symbol: str = "BTCUSDT", **asked: Any) -> Override:
+    start, expires = ((START + hour * HOUR).value // 1000 for hour in hours)
+    said: dict[str, Any] = {"im_floor_ppm": None, "im_cap_ppm": None, "who": "desk", "why": "drill"}
+    return Override(symbol, start, expires, **(said | {"acknowledged": False} | asked))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +56,30 @@ def test_one_by_one_gives_the_same_as_all_at_once(prepared: pd.DataFrame, params
         single += decisions
     assert tuple(single) == together
     assert state == end
+
+
+def test_columns_are_the_decisions_and_a_choice_of_symbols_changes_none(prepared: pd.DataFrame, params: Params) -> None:
+    frame = prepared[prepared["origin"] < prepared["origin"].min() + 400 * HOUR]
+    inputs = read(frame, params)
+    columns, lines = govern(inputs, params), run(frame, params)
+    assert len(columns) == len(lines) == 1200
+    assert columns.im.tolist() == [d.vector.im[0] for d in lines]
+    assert columns.mm.tolist() == [d.vector.mm[0] for d in lines]
+    assert [MODES[code] for code in columns.mode] == [d.mode for d in lines]
+    assert columns.has("STEP_CAP").tolist() == ["STEP_CAP" in d.reasons for d in lines]
+    assert columns.decomposition.tolist() == [list(d.decomposition) for d in lines]
+    alone = govern(inputs, params, symbols=("ETHUSDT",))
+    assert alone.symbols == ("ETHUSDT",)
+    np.testing.assert_array_equal(alone.vector, columns.vector[columns.of("ETHUSDT")])
+    with pytest.raises(UsageError, match="symbols: ETHUSDT"):
+        alone.of("BTCUSDT")
+
+
+def test_a_state_of_other_tiers_is_refused(rows_of: Rows, params: Params) -> None:
+    _, state = decide(flat(rows_of, 2), PolicyState.initial(), params)
+    fewer = replace(params, liquidity=replace(params.liquidity, tier_shares=(0.001, 0.01)))
+    with pytest.raises(UsageError, match="BTCUSDT has 6 tiers, the parameter pack 2"):
+        decide(flat(rows_of, 3), state, fewer)
 
 
 def test_repeating_origins_changes_nothing(rows_of: Rows, params: Params) -> None:
@@ -212,7 +247,10 @@ def test_every_reason_is_emitted_for_its_cause(rows_of: Rows, params: Params) ->
         "FUNDING_SKEW": quiet.assign(obs_funding_q=1e-3, obs_funding_last=2e-3),
         "LONGRUN_FLOOR": quiet.assign(obs_floor_im=0.5),
         "CB1": quiet.assign(obs_hour_move=0.11),
+        "CB2": quiet.assign(obs_oracle_gap=0.5),
         "CB3": quiet.assign(obs_depth_median=1e15),
+        "CB4": quiet.assign(obs_insurance_fund_usd=1.0),
+        "IF_LOW": quiet.assign(obs_insurance_fund_usd=1.0),
         "STALE": quiet.assign(status="blocked"),
         "NAN": quiet.assign(variance=np.nan),
         "SENTINEL": quiet.assign(obs_sentinel_variance=1.0),
@@ -227,7 +265,11 @@ def test_every_reason_is_emitted_for_its_cause(rows_of: Rows, params: Params) ->
     longs = [f"mae_long_q{p}" for p in (950, 990, 995, 999)]
     infeasible.loc[30:, longs] = 1.0
     assert "INVARIANT_HOLD" in reasons(infeasible, params)
-    assert emitted | {"INVARIANT_HOLD"} == set(REASONS)
+    floor = override(im_floor_ppm=200_000)
+    assert "OVERRIDE" in {name for d in run(quiet, params, [floor]) for name in d.reasons}
+    unhedged, _ = decide(quiet, PolicyState.initial(), params, hedge_infeasible=np.arange(20) == 7)
+    assert [at for at, d in enumerate(unhedged) if "HEDGE_INFEASIBLE" in d.reasons] == [7]
+    assert emitted | {"INVARIANT_HOLD", "OVERRIDE", "HEDGE_INFEASIBLE"} == set(REASONS)
 
 
 def test_breaker_stops_growth_and_stands_for_its_hours(rows_of: Rows, params: Params) -> None:
@@ -273,3 +315,125 @@ def test_more_variance_never_lowers_margin_nor_raises_leverage(
         assert high >= low
     assert second.exposure <= first.exposure
     assert 1_000_000_000 // second.vector.im[0] <= 1_000_000_000 // first.vector.im[0]
+
+
+def margins(lines: tuple[Decision, ...]) -> list[int]:
+    return [line.vector.im[0] for line in lines]
+
+
+def test_a_floor_lifts_initial_margins_alone_until_it_expires(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 30)
+    free, held = run(frame, params), run(frame, params, [override(im_floor_ppm=200_000)])
+    assert margins(held)[:5] == margins(free)[:5]
+    assert margins(held)[5:15] == [200_000] * 10
+    assert [d.mode for d in held[5:15]] == [Mode.OVERRIDE] * 10
+    assert all(("OVERRIDE" in d.reasons) == (5 <= at < 15) for at, d in enumerate(held))
+    assert {d.vector.mm for d in held[:15]} == {free[0].vector.mm}
+    assert held[5].effective_at == held[5].as_of
+    assert held[5].decomposition[-1] == 200_000 - free[0].vector.im[0]
+    assert held[5].bounds_hit == (("im_ppm", "override", "low"),)
+    # Once it has expired, the governor lowers what is left at its own half-life.
+    left = margins(held)[14:]
+    assert all(after < before for before, after in pairwise(left))
+    assert left[1] == pytest.approx(free[0].vector.im[0] + (200_000 - free[0].vector.im[0]) * 0.5 ** (1 / 48), abs=2)
+    for before, line in pairwise(held):
+        assert sum(line.decomposition) == line.vector.im[0] - before.vector.im[0]
+
+
+def test_a_cap_loosens_to_the_hard_floor_at_most_and_takes_effect_later(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 30)
+    free = run(frame, params)
+    capped = run(frame, params, [override(im_cap_ppm=100_000)])
+    assert margins(capped)[5:15] == [100_000] * 10
+    share = 100_000 / free[0].vector.im[0]
+    for now, then in zip(capped[5].vector.im, free[5].vector.im, strict=True):
+        assert now == pytest.approx(then * share, abs=1)  # the tiers keep their shape
+    assert capped[5].effective_at == capped[5].as_of + params.limits.loosening_delay_hours * HOUR.value // 1000
+    least = run(frame, params, [override(im_cap_ppm=1)])
+    assert margins(least)[5:15] == [10_000] * 10
+    assert least[5].bounds_hit == (("im_ppm", "im_min", "low"),)
+    vector = least[5].vector
+    assert 0 < vector.penalty <= params.penalty.share_of_mm * vector.mm[0]
+    assert all(im - mm >= params.clamp_gap * 1e6 for im, mm in zip(vector.im, vector.mm, strict=True))
+
+
+def test_a_floor_breaks_the_limits_of_days_only_when_acknowledged(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 60)
+    start = margins(run(frame, params))[0]
+    asked = {"hours": (5, 55), "im_floor_ppm": 4 * start}
+    slow = run(frame, params, [override(**asked)])
+    assert margins(slow)[5] == 2 * start
+    assert slow[5].bounds_hit == (("im_ppm", "rise_1d", "high"),)
+    for at, line in enumerate(slow):
+        assert line.vector.im[0] <= 2 * min(margins(slow)[max(0, at - 25) : at + 1])
+    assert max(margins(slow)) == 3 * start
+    at_once = run(frame, params, [override(**asked, acknowledged=True)])
+    assert margins(at_once)[5] == 4 * start
+    assert at_once[5].bounds_hit == (("im_ppm", "acknowledged", "high"),)
+
+
+def test_a_frozen_vector_moves_for_nothing_but_a_breaker(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 20, np.r_[np.full(8, 0.004), np.full(12, 0.02)])
+    frozen = run(frame, params, [override((5, 18), "*")])
+    assert len({d.vector for d in frozen[:18]}) == 1
+    assert frozen[18].vector.im[0] > frozen[17].vector.im[0]
+    tripped = frame.assign(obs_hour_move=np.where(frame["origin"] == START + 10 * HOUR, 0.2, 0.0))
+    broken = run(tripped, params, [override((5, 18), "*")])
+    assert [d.mode for d in broken[10:14]] == [Mode.CRISIS] * 4
+    assert broken[10].vector.im[0] > broken[9].vector.im[0]
+    assert not any("OVERRIDE" in d.reasons for d in broken[10:14])
+    assert broken[14].mode is Mode.OVERRIDE
+
+
+def test_the_highest_floor_holds_with_its_own_acknowledgement(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 10)
+    start = margins(run(frame, params))[0]
+    mild = override(im_floor_ppm=start + 1000, acknowledged=True)
+    wild = override(im_floor_ppm=5 * start, im_cap_ppm=5 * start)
+    for order in ((mild, wild), (wild, mild)):
+        assert margins(run(frame, params, order))[5] == 2 * start
+    capped = override(im_cap_ppm=20_000)
+    assert margins(run(frame, params, (mild, capped)))[5] == start + 1000
+
+
+def test_hour_by_hour_under_overrides_is_the_batch(rows_of: Rows, params: Params) -> None:
+    frame = pd.concat([flat(rows_of, 40), flat(rows_of, 15, symbol="ETHUSDT")])
+    asked = [override((3, 20), "*", im_floor_ppm=250_000), override((8, 30), im_cap_ppm=260_000), override((32, 36))]
+    together, end = decide(frame, PolicyState.initial(), params, asked)
+    state, single = PolicyState.initial(), []
+    for _, rows in frame.groupby("origin"):
+        decisions, state = decide(rows, state, params, asked)
+        single += decisions
+    assert tuple(single) == together
+    assert state == end
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"who": " "}, "who and why"),
+        ({"hours": (5, 5)}, "expires"),
+        ({"im_floor_ppm": 0}, "im_floor_ppm"),
+        ({"im_cap_ppm": 1_000_001}, "im_floor_ppm"),
+        ({"im_floor_ppm": 5, "im_cap_ppm": 4}, "im_floor_ppm"),
+    ],
+)
+def test_senseless_overrides_are_refused(asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        override(**asked)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.integers(1, 12), quiet=st.integers(1, 12), low=st.floats(0.001, 0.006), high=st.floats(0.009, 0.05))
+def test_a_tightening_is_never_delayed_by_a_loosening(rows_of, params, before, quiet, low, high) -> None:
+    """A rise comes at the same line whether the margin was falling before it or stood still, and at once."""
+    origins = before + quiet
+    rise = np.full(12, high)
+    falling = run(flat(rows_of, origins + 12, np.r_[np.full(before, 0.008), np.full(quiet, low), rise]), params)
+    resting = run(flat(rows_of, origins + 12, np.r_[np.full(origins, 0.008), rise]), params)
+    firsts = []
+    for lines in (falling, resting):
+        rises = [at for at in range(1, len(lines)) if lines[at].vector.im[0] > lines[at - 1].vector.im[0]]
+        assert all(lines[at].effective_at == lines[at].as_of for at in rises)
+        firsts.append(rises[:1])
+    assert firsts[0] <= firsts[1] or not firsts[1]

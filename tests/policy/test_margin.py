@@ -11,9 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.market import Market
 from forecaster.policy import Params
-from forecaster.policy.inputs import read
-from forecaster.policy.margin import chord, excursion_quantile, safe_vector, targets, tier_caps
+from forecaster.policy.inputs import Inputs, read, read_with_market
+from forecaster.policy.margin import Targets, chord, excursion_quantile, safe_vector, targets, tier_caps
+from forecaster.policy.observables import MarketHistory
+from forecaster.policy.types import STAGES
+
+from .conftest import make_rows
 
 START = pd.DatetimeIndex(["2024-03-01T00:00Z"]).as_unit("us")
 
@@ -118,3 +123,139 @@ def test_safe_vector_keeps_to_the_bounds(params: Params) -> None:
     assert safe_vector(7.0, params).im == (1_000_000,) * 6
     least = safe_vector(0.0, params)
     assert (least.im[0], least.mm[0], least.penalty, least.haircut) == (10_000, 5_000, 2_500, 10_000)
+
+
+SEEN = {"daily_volume_usd": 2e9, "ladder_volume_usd": 1e9, "funding_q": 4e-4, "open_interest_usd": 1e9, "floor_im": 0.2}
+
+
+def line(rows_of: Callable[..., pd.DataFrame], params: Params, **seen: float) -> Inputs:
+    row = rows_of("BTCUSDT", START, np.array([0.01])).assign(**{f"obs_{k}": v for k, v in (SEEN | seen).items()})
+    return read(row, params)
+
+
+def stages(inputs: Inputs, params: Params) -> dict[str, int]:
+    return dict(zip(STAGES, targets(inputs, params).stages[0].tolist(), strict=True))
+
+
+def changed(params: Params, section: str, **values: float) -> Params:
+    return params.overlaid({section: values}, "test")
+
+
+def test_the_fund_term_by_hand(rows_of: Callable[..., pd.DataFrame], params: Params) -> None:
+    full = targets(line(rows_of, params, stress_move=0.7), params)
+    target = int(full.insurance_usd[0])
+    assert target > 0
+    assert not full.fund_low[0]
+    place = STAGES.index("insurance")
+    before = int(full.stages[0, :place].sum()) / 1e6
+    largest = int(full.caps[0, -1])
+    for fund in (20.0 * target, target, 0.4 * target, 0.0, -5.0):
+        found = targets(line(rows_of, params, stress_move=0.7, insurance_fund_usd=fund), params)
+        share = max(fund, 0.0) / (2 * largest)
+        missing = max(0.0, 1 - share / (0.7 - before))
+        assert found.fund_low[0] == (missing > 0)
+        wanted = min(before * params.margin.fund_weight * missing, max(0.0, 0.7 - before - share))
+        assert found.stages[0, place] == pytest.approx(1e6 * wanted, abs=2)
+        assert found.insurance_usd[0] == target  # no circle: the term does not move its own target
+        assert found.stages[0].sum() == found.vector[0, 0]
+        assert (found.vector >= full.vector).all()
+        if fund < target:
+            assert found.fund_low[0]
+
+
+@given(
+    sigma=st.floats(1e-3, 0.03),
+    factor=st.floats(1.0, 5.0),
+    fund=st.floats(0.0, 1e7),
+    worst=st.floats(0.0, 2.0),
+    weight=st.floats(0.0, 3.0),
+)
+def test_more_variance_never_lowers_a_margin_whatever_the_fund_holds(
+    sigma: float, factor: float, fund: float, worst: float, weight: float
+) -> None:
+    params = changed(Params.default(), "margin", fund_weight=weight)
+    calm, wild = (
+        make_rows("BTCUSDT", START, np.array([s])).assign(
+            obs_daily_volume_usd=1e9, obs_insurance_fund_usd=fund, obs_stress_move=worst
+        )
+        for s in (sigma, sigma * factor)
+    )
+    assert (
+        targets(read(wild, params), params).vector[0, :12] >= targets(read(calm, params), params).vector[0, :12]
+    ).all()
+
+
+@pytest.fixture(scope="module")
+def storm(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """The last days of the market, a storm among them, of a venue whose fund is empty."""
+    last = forecasts["origin"] > forecasts["origin"].max() - pd.Timedelta(days=13)
+    return forecasts[last].assign(obs_insurance_fund_usd=0.0)
+
+
+@pytest.fixture(scope="module")
+def all_terms(market: Market, storm: pd.DataFrame) -> Targets:
+    """Targets with every term at work; the floor is a high quantile, or this short past would hold none."""
+    params = changed(Params.default(), "margin", floor_quantile=0.9)
+    return targets(read_with_market(storm, MarketHistory(market, params)), params)
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "values"),
+    [
+        ("conformal", "conformal", {"gain": 0.0}),
+        ("stress", "margin", {"stress_share": 0.0}),
+        ("floor", "margin", {"floor_quantile": 0.0}),
+        ("liquidity", "liquidity", {"impact": 0.0, "spread": 0.0}),
+        ("funding", "margin", {"funding_quantile": 0.0}),
+        ("open_interest", "liquidity", {"oi_low": 1e12, "oi_high": 1e13}),
+        ("insurance", "margin", {"fund_weight": 0.0}),
+    ],
+)
+def test_the_pack_alone_switches_each_term_off(
+    market: Market,
+    storm: pd.DataFrame,
+    all_terms: Targets,
+    params: Params,
+    stage: str,
+    section: str,
+    values: dict[str, float],
+) -> None:
+    """Inputs in which the term is at work somewhere: it is zero everywhere once switched off."""
+    place, pack = STAGES.index(stage), changed(params, section, **values)
+    off = targets(read_with_market(storm, MarketHistory(market, pack)), pack)
+    assert np.abs(all_terms.stages[:, place]).max() > 0
+    assert (off.stages[:, place] == 0).all()
+
+
+@given(scale=st.floats(0.05, 8.0))
+def test_a_scale_multiplies_and_keeps_the_laws(scale: float) -> None:
+    params = Params.default()
+    inputs = line(make_rows, params)
+    plain, scaled = targets(inputs, params), targets(inputs, params, np.array([scale]))
+    im, mm, fee = scaled.vector[0, :6], scaled.vector[0, 6:12], scaled.vector[0, 12]
+    wanted = np.clip(scale * plain.vector[0, :6], 1e6 * params.margin.im_min, 1e6 * params.margin.im_max)
+    inside = scale * plain.vector[0, 6:12] + 1e6 * params.clamp_gap <= wanted
+    assert im[inside] == pytest.approx(wanted[inside], abs=1.5)
+    assert (np.diff(im) >= 0).all()
+    assert (np.diff(mm) >= 0).all()
+    assert 0 < fee <= params.penalty.share_of_mm * mm[0]
+    assert (im - mm >= 1e6 * params.clamp_gap).all()
+    assert im.max() <= 1_000_000
+    assert scaled.stages[0, STAGES.index("scale")] == im[0] - plain.vector[0, 0]
+    assert scaled.stages[0].sum() == im[0]
+
+
+def test_a_scale_of_one_changes_nothing(rows_of: Callable[..., pd.DataFrame], params: Params) -> None:
+    inputs = line(rows_of, params)
+    assert (targets(inputs, params).vector == targets(inputs, params, np.ones(1)).vector).all()
+
+
+def test_the_floor_of_implied_volatility_is_an_ablation(rows_of: Callable[..., pd.DataFrame], params: Params) -> None:
+    inputs = line(rows_of, params, implied_vol=3.0)
+    assert params.margin.implied_vol_factor == 0
+    assert stages(inputs, params) == stages(line(rows_of, params), params)
+    floored = stages(inputs, changed(params, "margin", implied_vol_factor=2.5))
+    reached = sum(list(floored.values())[: STAGES.index("floor") + 1])
+    assert reached == pytest.approx(1e6 * 2.5 * 3.0 * math.sqrt(24 / 8760), abs=1.5)
+    unknown = stages(line(rows_of, params), changed(params, "margin", implied_vol_factor=2.5))
+    assert unknown == stages(line(rows_of, params), params)

@@ -126,3 +126,79 @@ def test_conformal_factor_skips_what_never_resolved_and_stays_clipped(params: Pa
     assert (hole == 1.0).all()
     hit = conformal_factors(np.full(9000, 0.01), np.arange(9000), np.full(9000, 0.9), params.conformal, 0.005)
     assert hit[-1] == pytest.approx(params.conformal.factor_max)
+
+
+def test_five_minute_moves_are_those_of_the_hour(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    hourly = tables["bars"].loc[lambda x: x["symbol"] == "BTCUSDT"].head(48)
+    rng = np.random.default_rng(8)
+    clock = pd.date_range(hourly["close_time"].iloc[0] - pd.Timedelta(minutes=55), periods=48 * 12, freq="5min")
+    close = 100 * np.exp(np.cumsum(0.002 * rng.standard_normal(len(clock))))
+    fine = pd.DataFrame({"interval": "5m", "symbol": "BTCUSDT", "close_time": clock.as_unit("us"), "close": close})
+    for name in ("open", "high", "low"):
+        fine[name] = close
+    fine = fine.assign(volume=1.0, available_at=fine["close_time"], source="simulated").drop(index=[100])
+    late = fine.index[200]
+    fine.loc[late, "available_at"] += pd.Timedelta(hours=2)
+    bars = pd.concat([hourly, fine], ignore_index=True)
+    history = MarketHistory(Market.from_tables({"bars": bars}), params)
+    found = history._five_minute_move()[0]
+    for hour, time in enumerate(history.panel.times):
+        returns = []
+        for k in range(12):
+            now, then = time - pd.Timedelta(minutes=5 * k), time - pd.Timedelta(minutes=5 * (k + 1))
+            pair = fine[fine["close_time"].isin([now, then])].sort_values("close_time")
+            if len(pair) == 2 and pair["available_at"].iloc[1] <= time:
+                returns.append(abs(np.log(pair["close"].iloc[1] / pair["close"].iloc[0])))
+        assert found[hour] == pytest.approx(max(returns)), time
+
+
+def test_drawdown_of_one_unit_long_by_hand(history: MarketHistory, market: Market, params: Params) -> None:
+    row = history.panel.symbols.index("BTCUSDT")
+    funding = market.funding().set_index("available_at")["funding_rate"]
+    prices = history.panel.field("close", "mark")[row]
+    end = 5000
+    wealth = [1.0]
+    for t in range(1, end):
+        paid = funding.get(history.panel.times[t], 0.0)
+        wealth.append(wealth[-1] * (prices[t] / prices[t - 1] - paid))
+    peak = max(wealth[-24 * params.exposure.peak_days :])
+    assert history._drawdown()[row, end - 1] == pytest.approx(1 - wealth[-1] / peak, rel=1e-9)
+
+
+def test_a_settlement_is_paid_when_it_is_known(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    funding = tables["funding"].head(3).copy()
+    funding.loc[1, "available_at"] += pd.Timedelta(milliseconds=20)
+    paid = MarketHistory(Market.from_tables({**tables, "funding": funding}), params)._settled()[1]
+    # The grid begins at 01:00 on the first day: the settlement of midnight was before it.
+    assert np.flatnonzero(paid).tolist() == [8, 15]
+    assert paid[[8, 15]] == pytest.approx(funding["funding_rate"].to_numpy()[1:])
+
+
+def test_implied_volatility_is_that_of_the_own_underlying(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    clock = pd.date_range("2023-06-01", periods=24, freq="h", tz="UTC").as_unit("us")
+    index = pd.DataFrame({"underlying": "BTC", "close_time": clock, "close": 50.0 + np.arange(24)})
+    for name in ("open", "high", "low"):
+        index[name] = index["close"]
+    index = index.assign(available_at=clock, source="simulated")
+    history = MarketHistory(Market.from_tables({**tables, "implied_vol": index}), params)
+    found = history._implied_vol()
+    at = history.panel.times.get_indexer(clock)
+    assert found[1, at] == pytest.approx(0.5 + 0.01 * np.arange(24))
+    assert found[1, at[-1] + 3] == pytest.approx(0.73)
+    assert np.isnan(found[1, at[-1] + 4])
+    assert np.isnan(found[[0, 2]]).all()
+
+
+def test_a_feed_that_falls_silent_is_lost_for_ninety_days(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    end = pd.Timestamp("2023-06-01", tz="UTC")
+    silent = {**tables, "open_interest": tables["open_interest"][tables["open_interest"]["available_at"] <= end]}
+    history = MarketHistory(Market.from_tables(silent), params)
+    seen = history._series()["feed_lost"]
+    row = history.panel.symbols.index("BTCUSDT")
+    lost = history.panel.times[np.flatnonzero(seen[row])]
+    assert lost[0] == end + pd.Timedelta(hours=25)
+    assert pd.Timedelta(days=89) < lost[-1] - end <= pd.Timedelta(days=92)
+    assert not seen[[0, 2]].any()  # never had: absent, not lost
+    quiet = {**tables, "funding": tables["funding"][tables["funding"]["available_at"] <= end]}
+    unsettled = MarketHistory(Market.from_tables(quiet), params)._series()["feed_lost"][row]
+    assert history.panel.times[np.flatnonzero(unsettled)[0]] == end + pd.Timedelta(hours=25)

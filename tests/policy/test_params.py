@@ -57,6 +57,16 @@ def test_a_pack_is_read_and_hashed(tmp_path: Path) -> None:
         ("factor_max = 2.0", "factor_max = 0.5", "factor_max"),
         ("minimum = 0.0025", "minimum = 0.01", "penalty.minimum"),
         ("hold_hours = 2", "hold_hours = 2.5", "hold_hours = 2.5 is not of type int"),
+        ("quorum = 3", "quorum = 2", "oracle.quorum: must be at least 3"),
+        ("gap_limits = [0.01, 0.02, 0.05]", "gap_limits = [0.01, 0.02]", "breakers.gap_limits"),
+        ("[100000000.0, 10000000.0]", "[1.0, 10000000.0]", "breakers.gap_volumes_usd: must fall"),
+        ("halt_hours = 1", "halt_hours = 0", "breakers.halt_hours: must be at least 1"),
+        ("search_level = 1.1", "search_level = 1.4", "accounts: must hold"),
+        ("tranche_caps = [0.25, 1.0]", "tranche_caps = [1.0, 0.25]", "insurance.tranche_caps"),
+        ("drawdown = 0.30", "drawdown = 0.0", "exposure.drawdown"),
+        ("band_lower = 1.25", "band_lower = 1.6", "exposure.band_lower"),
+        ("fund_weight = 0.5", "fund_weight = -0.5", "margin.fund_weight"),
+        ("retained = 1.0", "retained = 1.5", "protection.retained"),
         ("[margin]", "[margin", "not a TOML file"),
     ],
 )
@@ -72,3 +82,34 @@ def test_refusals_name_file_and_key(tmp_path: Path, old: str, new: str, message:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such parameter pack"):
         Params.load(tmp_path / "absent.toml")
+
+
+def test_tiers_of_protection_are_overlays_and_nothing_else(tmp_path: Path) -> None:
+    base = Params.default()
+    assert base.protected("basic") == base
+    for tier in ("basic", "hedged", "insured"):
+        pack = base.protected(tier)
+        assert pack.protection.tier == tier
+        assert dataclasses.replace(pack, protection=base.protection) == base
+    assert len({base.protected(tier).sha256 for tier in ("basic", "hedged", "insured")}) == 3
+    with pytest.raises(UsageError, match="'golden' is no tier of protection; known: basic, hedged, insured"):
+        base.protected("golden")
+    with pytest.raises(UsageError, match=r"'\.\./default-1' is no tier"):
+        base.protected("../default-1")
+
+
+def test_an_overlay_replaces_leaves_and_is_checked() -> None:
+    base = Params.default()
+    mine = base.overlaid({"governor": {"normal": {"step_up": 0.2}}, "name": "mine"}, "mine.toml")
+    assert (mine.governor.normal.step_up, mine.name) == (0.2, "mine")
+    assert mine.governor.normal.notice_hours == base.governor.normal.notice_hours
+    assert mine.governor.stress == base.governor.stress
+    assert base.overlaid({}, "nothing") == base
+    for values, message in (
+        ({"governor": {"normal": {"stepup": 0.2}}}, "unknown key governor.normal.stepup"),
+        ({"margin": 3.0}, "margin must be a table"),
+        ({"margin": {"im_min": 0.0}}, "margin.im_min"),
+        ({"name": {"a": 1}}, "name = "),
+    ):
+        with pytest.raises(UsageError, match=f"mine.toml: {message}"):
+            base.overlaid(values, "mine.toml")

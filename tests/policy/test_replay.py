@@ -13,7 +13,7 @@ from features.market import Market
 from forecaster.policy import Params, explain, make_schedule, replay, write_schedule
 from forecaster.policy.explain import REASON_TEXT
 from forecaster.policy.schedule import canonical, line_hash
-from forecaster.policy.types import REASONS
+from forecaster.policy.types import HOUR, REASONS, Override
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,21 @@ def _balance(path: Path, symbol: str) -> None:
             )
             margin = line["im_ppm"]
     edit(path, 1, lambda line: None, rehash=True)
+
+
+def test_overrides_are_derived_again_and_acknowledged_rises_counted(
+    tmp_path: Path, few: pd.DataFrame, market: Market, params: Params
+) -> None:
+    file, start = tmp_path / "schedule.jsonl", few["origin"].min().value // 1000
+    asked = Override("ADAUSDT", start + 5 * HOUR, start + 20 * HOUR, 600_000, None, "desk", "drill", True)
+    write_schedule(file, make_schedule(few, market, params, overrides=[asked]))
+    assert replay(file).acknowledged == 1
+    assert replay(file, few, market, params, [asked]).derived
+    with pytest.raises(DataInvalid, match="its inputs give"):
+        replay(file, few, market, params)
+    edit(file, 16, lambda line: line.update(bounds_hit=[]), rehash=True)
+    with pytest.raises(DataInvalid, match="line 16: im_ppm: rose above 2 times its 1-day minimum"):
+        replay(file)
 
 
 def test_a_dropped_swapped_or_foreign_line_is_found(

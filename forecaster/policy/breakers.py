@@ -1,0 +1,104 @@
+"""Circuit breakers: when they trip, what they do, and that they end.
+
+Four breakers, each an observable anyone can recompute. Their actions escalate while the cause lasts, each has a
+longest duration, and a halt is followed by a grace in which nobody is liquidated for the move made while halted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .inputs import Inputs
+from .margin import Targets
+from .params import Params
+
+__all__ = ["BREAKERS", "Action", "Standing", "advance", "may_liquidate", "tripped"]
+
+BREAKERS: Final = ("CB1", "CB2", "CB3", "CB4")
+FIVE_MINUTES_A_DAY: Final = 288
+
+
+class Action(IntEnum):
+    """What stands, each with all that stands before it; GRACE follows a halt."""
+
+    CLEAR = 0
+    REDUCE_ONLY = 1
+    PRICE_BAND = 2
+    HALT = 3
+    WITHDRAW_GATE = 4
+    GRACE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The action in force and the hour since which it is."""
+
+    action: Action = Action.CLEAR
+    since: int = 0
+
+
+def tripped(inputs: Inputs, targets: Targets, params: Params) -> dict[str, npt.NDArray[np.bool_]]:
+    """Whether each breaker trips at each line (n,); an absent observable trips nothing.
+
+    CB1: a move within the past hour, or a 5-minute return in units of its forecast standard deviation. CB2: the
+    gap to the oracle, the least of the last ``gap_observations`` and net of confidence, beyond the limit of the
+    symbol's volume. CB3: modelled depth over its 30-day median. CB4: the insurance fund over its target.
+    """
+    seen, limits = inputs.observed, params.breakers
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma = np.sqrt(inputs.variance / FIVE_MINUTES_A_DAY)
+        # Volumes fall from one class to the next; an unknown volume is in the last, whose limit is the widest.
+        volume = np.nan_to_num(seen["daily_volume_usd"])[:, None]
+        rank = (volume < np.array(limits.gap_volumes_usd)).sum(axis=1)
+        fund, target = seen["insurance_fund_usd"], targets.insurance_usd
+        return {
+            "CB1": (seen["hour_move"] >= limits.hour_move)
+            | (seen["five_minute_move"] > limits.five_minute_sigmas * sigma),
+            "CB2": seen["oracle_gap"] > np.array(limits.gap_limits)[rank],
+            "CB3": targets.depth_ratio < limits.depth_ratio,
+            "CB4": fund < limits.fund_ratio * target,
+        }
+
+
+def advance(standing: Standing, trips: bool, hour: int, params: Params) -> Standing:
+    """What stands at ``hour``, given what stood before and whether any breaker trips now.
+
+    A breaker that still trips ``escalate_hours`` after an action began, or at its end, brings the next one; else an
+    action ends with its longest duration. The last one ends even while a breaker trips, so that no market is
+    closed for good. A halt ends in grace, all else in clear; trips count again after the grace.
+    """
+    action, lasted = standing.action, hour - standing.since
+    if action is Action.CLEAR:
+        return Standing(Action.REDUCE_ONLY, hour) if trips else standing
+    longest = _longest(action, params)
+    if action < Action.WITHDRAW_GATE and trips and lasted >= min(params.breakers.escalate_hours, longest):
+        return Standing(Action(action + 1), hour)
+    if lasted < longest:
+        return standing
+    return Standing(Action.GRACE if action in (Action.HALT, Action.WITHDRAW_GATE) else Action.CLEAR, hour)
+
+
+def may_liquidate(action: Action, below_now: bool, below_at_halt: bool) -> bool:
+    """Whether an account may be liquidated: never while halted, and in the grace only where it already stood
+    below its maintenance margin when the halt began.
+    """
+    if action in (Action.HALT, Action.WITHDRAW_GATE):
+        return False
+    return below_now and (action is not Action.GRACE or below_at_halt)
+
+
+def _longest(action: Action, params: Params) -> int:
+    limits = params.breakers
+    return (
+        0,
+        limits.reduce_only_hours,
+        limits.price_band_hours,
+        limits.halt_hours,
+        limits.withdraw_gate_hours,
+        limits.grace_hours,
+    )[action]

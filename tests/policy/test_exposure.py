@@ -1,0 +1,120 @@
+"""The overlay: monotone, bounded, without flapping, and one step inside the multiplier never crosses the floor."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.policy import Params
+from forecaster.policy.exposure import derisked, follow, scale
+
+PARAMS = Params.default().overlaid({"exposure": {"drawdown": 0.3, "multiplier": 5.0}}, "test")
+LIMITS = PARAMS.exposure
+DEEP = 1e12
+MORE = st.floats(1.0, 3.0)
+
+
+def at(sigma: float = 0.6, drawdown: float = 0.0, worst: float = 0.1, depth: float = DEEP) -> float:
+    return float(scale(*(np.array([value]) for value in (sigma, drawdown, worst, depth)), PARAMS)[0])
+
+
+@given(
+    sigma=st.floats(0.01, 5.0),
+    drawdown=st.floats(0.0, 0.99),
+    worst=st.floats(1e-3, 0.99),
+    depth=st.floats(1e3, 1e9),
+    more=MORE,
+)
+def test_more_risk_never_raises_exposure(
+    sigma: float, drawdown: float, worst: float, depth: float, more: float
+) -> None:
+    base = at(sigma, drawdown, worst, depth)
+    assert 0 <= base <= LIMITS.scale_max
+    assert at(sigma * more, drawdown, worst, depth) <= base
+    assert at(sigma, 1 - (1 - drawdown) / more, worst, depth) <= base
+    assert at(sigma, drawdown, min(worst * more, 1.0), depth) <= base
+    assert at(sigma, drawdown, worst, depth / more) <= base
+
+
+def test_each_term_binds_alone() -> None:
+    assert at() == 1.0
+    assert at(sigma=0.1) == LIMITS.scale_max
+    assert at(sigma=10.0) == LIMITS.scale_min
+    # m = min(5, 1 / 0.25) = 4; 4 * (1 - 0.7 / 0.8) = 0.5
+    assert at(drawdown=0.2, worst=0.25) == pytest.approx(0.5)
+    assert at(drawdown=0.2, worst=0.01) == pytest.approx(5 * (1 - 0.7 / 0.8))
+    assert at(drawdown=LIMITS.drawdown) == pytest.approx(0.0, abs=1e-12)
+    assert at(drawdown=0.9) == 0.0
+    assert at(depth=0.4 * LIMITS.reference_usd) == pytest.approx(0.4)
+
+
+def test_unknown_inputs() -> None:
+    assert at(drawdown=np.nan) == 1.0
+    assert at(depth=np.nan) == 1.0
+    assert at(sigma=np.nan) == LIMITS.scale_min
+    free = dataclasses.replace(PARAMS, exposure=dataclasses.replace(LIMITS, reference_usd=0.0))
+    args = [np.array([value]) for value in (0.6, 0.0, 0.1, 1.0)]
+    assert scale(*args, free)[0] == 1.0
+
+
+@given(
+    peak=st.floats(1.0, 1e6),
+    drawdown=st.floats(0.0, 0.3),
+    worst=st.floats(0.01, 0.9),
+    share=st.floats(0.0, 1.0),
+    sigma=st.floats(0.05, 3.0),
+)
+def test_a_step_within_its_worst_loss_never_crosses_the_floor(
+    peak: float, drawdown: float, worst: float, share: float, sigma: float
+) -> None:
+    wealth, floor = (1 - drawdown) * peak, (1 - LIMITS.drawdown) * peak
+    after = wealth * (1 - at(sigma, drawdown, worst) * share * worst)
+    assert after >= floor * (1 - 1e-9)
+
+
+def test_a_managed_account_keeps_its_floor_along_a_crash() -> None:
+    rng = np.random.default_rng(11)
+    worst, wealth, peak, lowest = 0.08, 1.0, 1.0, 1.0
+    for _ in range(5_000):
+        held = at(0.6, 1 - wealth / peak, worst)
+        wealth *= 1 + held * float(np.clip(rng.normal(-0.001, 0.03), -worst, 0.2))
+        peak = max(peak, wealth)
+        lowest = min(lowest, wealth / peak)
+    assert 1 - LIMITS.drawdown - 1e-9 <= lowest < 1 - 0.9 * LIMITS.drawdown
+
+
+def test_bands_do_not_flap() -> None:
+    """Wobbling at one band changes nothing; only a crossing of both does."""
+    rng = np.random.default_rng(2)
+    for middle in (LIMITS.band_upper, LIMITS.band_lower):
+        cut, changes = np.array([False]), 0
+        width = 0.9 * (LIMITS.band_upper - LIMITS.band_lower)
+        for ratio in middle + width * rng.uniform(-1, 1, 2_000):
+            after = derisked(cut, np.array([ratio]), PARAMS)
+            changes += int((after != cut)[0])
+            cut = after
+        assert changes <= 1
+    states = [np.array([False])]
+    for ratio in (1.4, 1.51, 1.4, np.nan, 1.26, 1.24, 1.4):
+        states.append(derisked(states[-1], np.array([ratio]), PARAMS))
+    assert [bool(state[0]) for state in states[1:]] == [False, True, True, True, True, False, False]
+
+
+@given(target=st.floats(0.0, 1.5), held=st.floats(0.0, 1.5), cut=st.booleans(), grow=st.booleans())
+def test_following_trades_outside_the_band_and_never_grows_in_trouble(
+    target: float, held: float, cut: bool, grow: bool
+) -> None:
+    args = (np.array([target]), np.array([held]), np.array([cut]), np.array([grow]))
+    after = float(follow(*args, PARAMS)[0])
+    wanted = target * (LIMITS.band_scale if cut else 1.0)
+    assert after in (held, pytest.approx(wanted))
+    if not grow:
+        assert after <= held
+    if abs(wanted - held) <= LIMITS.no_trade_band * held:
+        assert after == held
+    # Once there, it stays.
+    assert float(follow(args[0], np.array([after]), *args[2:], PARAMS)[0]) == after
