@@ -1,7 +1,8 @@
 """Forecasts of crypto volatility and its regimes, and the margins that follow from them.
 
-``import forecaster as fc; fc.read(store)``, ``fc.evaluate(...)``, ``fc.forecast(...)``, ``fc.policy(...)``: the
-commands as functions. Each is imported when it is first used, so that importing the package costs nothing.
+``import forecaster as fc; fc.read(store)``, ``fc.evaluate(...)``, ``fc.forecast(...)``, ``fc.policy(...)``,
+``fc.backtest(...)``: the commands as functions. Each is imported when it is first used, so that importing the
+package costs nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from forecaster.commands.backtesting import backtest
     from forecaster.commands.evaluation import evaluate
     from forecaster.commands.inputs import read
     from forecaster.commands.schedules import policy
     from forecaster.commands.serving import forecast
 
-__all__ = ["evaluate", "forecast", "policy", "read"]
+__all__ = ["backtest", "evaluate", "forecast", "policy", "read"]
 
-HOMES: Final = {"evaluate": "evaluation", "forecast": "serving", "read": "inputs"}
+HOMES: Final = {"backtest": "backtesting", "evaluate": "evaluation", "forecast": "serving", "read": "inputs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,15 @@ Params: TypeAlias = Annotated[
     Path | None, Option("--params", metavar="FILE", help="Parameter pack; default: the one shipped.")
 ]
 ScheduleFile: TypeAlias = Annotated[Path, Argument(metavar="SCHEDULE", help="A schedule.jsonl.")]
+EventsFile: TypeAlias = Annotated[Path, Argument(metavar="EVENTS", help="Log of bounds and overrides.")]
+Events: TypeAlias = Annotated[Path, Option("--events", metavar="FILE", help="Log of bounds and overrides.")]
+KeyFile: TypeAlias = Annotated[Path, Option("--key", metavar="FILE.pem", help="A private key.")]
+RegistryFile: TypeAlias = Annotated[Path, Option("--registry", metavar="FILE.toml", help="Public keys, k of n.")]
+Dated: TypeAlias = Annotated[str | None, Option("--at", metavar="T", help="Date of the event, UTC; default: now.")]
+Accounts: TypeAlias = Annotated[
+    Path, Argument(metavar="ACCOUNTS.csv", help="account, equity_micro_usd, maintenance_micro_usd.")
+]
+CommittedAt: TypeAlias = Annotated[str, Option("--as-of", metavar="T", help="Instant of the accounts, UTC.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -401,7 +410,7 @@ def policy(
     params: Params = None,
     out: Annotated[Path | None, Option("--out", metavar="FILE", help="The schedule to write.")] = None,
 ) -> Result | None:
-    """Margin schedules: made, replayed, explained."""
+    """Margin schedules: made, replayed, explained, signed."""
     if context.invoked_subcommand is not None:
         return None
     if forecasts is None or out is None:
@@ -431,6 +440,146 @@ def policy_explain(
     from forecaster.commands.schedules import policy_explain as perform
 
     return perform(schedule, symbol, time)
+
+
+@schedules.command("keys", epilog=EPILOG)
+def policy_keys(
+    registry: Annotated[Path | None, Option("--registry", metavar="FILE.toml", help="Check and list these.")] = None,
+    new: Annotated[Path | None, Option("--new", metavar="FILE.pem", help="Make a private key here.")] = None,
+) -> Result:
+    """Check a registry of keys, or make a key."""
+    from forecaster.commands.signing import policy_keys as perform
+
+    return perform(registry, new)
+
+
+@schedules.command("sign", epilog=EPILOG)
+def policy_sign(
+    key: KeyFile,
+    registry: RegistryFile,
+    events: Events,
+    schedule: Annotated[
+        Path | None, Argument(metavar="[SCHEDULE]", help="A schedule.jsonl; default: the log of events.")
+    ] = None,
+) -> Result:
+    """Sign a schedule, or the log of events."""
+    from forecaster.commands.signing import policy_sign as perform
+
+    return perform(key, registry, events, schedule)
+
+
+@schedules.command("verify", epilog=EPILOG)
+def policy_verify(schedule: ScheduleFile, registry: RegistryFile, events: Events) -> Result:
+    """Check signatures, k of n, and bounds of a schedule."""
+    from forecaster.commands.signing import policy_verify as perform
+
+    return perform(schedule, registry, events)
+
+
+@schedules.command("override", epilog=EPILOG)
+def policy_override(
+    events: EventsFile,
+    symbol: Annotated[str, Argument(metavar="SYMBOL", help="Or *, for all.")],
+    who: Annotated[str, Option("--who", metavar="NAME", help="Key holder who asks for it.")],
+    why: Annotated[str, Option("--why", metavar="TEXT", help="The reason.")],
+    expires: Annotated[str, Option("--expires", metavar="T", help="End, exclusive, UTC.")],
+    floor: Annotated[int | None, Option("--floor", metavar="PPM", help="Least initial margin.")] = None,
+    cap: Annotated[int | None, Option("--cap", metavar="PPM", help="Largest initial margin.")] = None,
+    start: Annotated[str | None, Option("--start", metavar="T", help="Begin, UTC; default: its date.")] = None,
+    at: Dated = None,
+    acknowledged: Annotated[
+        bool, Option("--acknowledged", help="The floor may exceed the limits of one and five days.")
+    ] = False,
+) -> Result:
+    """Propose an override; neither floor nor cap: a hold."""
+    from forecaster.commands.signing import policy_override as perform
+
+    return perform(
+        events, symbol, who, why, expires, im_floor_ppm=floor, im_cap_ppm=cap, start=start, at=at,
+        acknowledged=acknowledged,
+    )  # fmt: skip
+
+
+@schedules.command("bounds", epilog=EPILOG)
+def policy_bounds(
+    events: EventsFile,
+    bounds: Annotated[Path, Argument(metavar="FILE.toml", help="Floors, caps and largest rises.")],
+    at: Dated = None,
+) -> Result:
+    """Propose the bounds that no schedule may leave."""
+    from forecaster.commands.signing import policy_bounds as perform
+
+    return perform(events, bounds, at)
+
+
+@schedules.command("commit", epilog=EPILOG)
+def policy_commit(
+    accounts: Accounts,
+    key: KeyFile,
+    as_of: CommittedAt,
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The root to publish.")],
+) -> Result:
+    """Commit to the margins of all accounts."""
+    from forecaster.commands.signing import policy_commit as perform
+
+    return perform(accounts, key, as_of, out)
+
+
+@schedules.command("prove", epilog=EPILOG)
+def policy_prove(
+    accounts: Accounts,
+    account: Annotated[str, Argument(metavar="ACCOUNT")],
+    key: KeyFile,
+    as_of: CommittedAt,
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The proof, for the owner alone.")],
+) -> Result:
+    """Prove to one owner that the account was counted."""
+    from forecaster.commands.signing import policy_prove as perform
+
+    return perform(accounts, key, as_of, account, out)
+
+
+@schedules.command("included", epilog=EPILOG)
+def policy_included(
+    proof: Annotated[Path, Argument(metavar="PROOF", help="What the venue gave the owner.")],
+    root: Annotated[Path, Argument(metavar="ROOT", help="What the venue published.")],
+) -> Result:
+    """Check such a proof against the published root."""
+    from forecaster.commands.signing import policy_included as perform
+
+    return perform(proof, root)
+
+
+@_command("backtest")
+def backtest(
+    context: typer.Context,
+    forecasts: Annotated[
+        Path, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
+    ],
+    config: Config = None,
+    store: StoreDir = None,
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="Where the results go.")] = None,
+    params: Params = None,
+    venue: Annotated[
+        Path | None, Option("--venue", metavar="FILE", help="Pack of the simulated venue; default: the one shipped.")
+    ] = None,
+    no_venue: Annotated[bool, Option("--no-venue", help="Margins and prices alone.")] = False,
+    start: Annotated[
+        str | None, Option("--start", metavar="T", help="First origin scored; earlier ones set the scalars.")
+    ] = None,
+    end: Annotated[str | None, Option("--end", metavar="T", help="End of the origins, exclusive.")] = None,
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    overrides: Overrides = None,
+) -> Result:
+    """Margin policies against each other in a venue; resumes."""
+    from forecaster.commands.backtesting import backtest as perform
+
+    with _progress(context) as progress:
+        return perform(
+            config, store, forecasts=forecasts, out=out, params=params, venue=venue, simulated=not no_venue, start=start,
+            end=end, jobs=jobs, engine=engine, overrides=overrides or (), progress=progress,
+        )  # fmt: skip
 
 
 @_command("leakcheck")

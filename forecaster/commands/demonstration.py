@@ -14,12 +14,14 @@ from features.market import Market
 from features.sources.simulated import DEMO, best_forecast
 from features.store import write_atomically
 from forecaster.commands import inputs
+from forecaster.commands.backtesting import Backtested, backtest
 from forecaster.commands.data import data_import
 from forecaster.commands.evaluation import Evaluated, Job
 from forecaster.commands.schedules import Schedule, policy_replay
 from forecaster.commands.serving import Forecasted, forecast, promote, train
 from forecaster.settings import Settings
 from forecaster.terminal import Progress
+from forecaster.venue import VenueParams
 from training.config import RunConfig
 from training.evaluation import Evaluation
 from training.losses import qlike
@@ -30,6 +32,9 @@ __all__ = ["Demonstration", "demo"]
 OUT_OF_SAMPLE: Final = pd.Timedelta(days=DEMO["days"] // 2)
 # What keeps the demonstration under two minutes; the method is the same.
 LIGHTER: Final = ("name=demo", "horizons=[1, 4, 24]", "walkforward.warmup_months=2")
+ACCOUNTS: Final = 1000
+# The first scalars of the comparison are fitted on what lies before.
+SCALED_AFTER: Final = pd.Timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Demonstration:
 
     evaluated: Evaluated
     replayed: Schedule
+    tested: Backtested
     forecasted: Forecasted
     seconds: float
 
@@ -50,6 +56,7 @@ class Demonstration:
             "evaluation": self.evaluated.to_dict(),
             "oracle": self.evaluated.facts["oracle"],
             "replay": self.replayed.to_dict(),
+            "backtest": self.tested.to_dict(),
             "forecast": self.forecasted.to_dict(),
             "report": str(self.evaluated.out / "report.html"),
             "seconds": round(self.seconds, 1),
@@ -67,6 +74,8 @@ class Demonstration:
                 "distance to the best possible forecast:",
                 *oracle,
                 f"replay: all {self.replayed.lines:,} lines of the schedule derived again, byte for byte",
+                "margin policies against each other, in a simulated venue:",
+                self.tested.summary(),
                 self.forecasted.summary(),
                 f"done in {self.seconds:.0f} s; open {self.evaluated.out / 'report.html'}",
             ]
@@ -74,7 +83,7 @@ class Demonstration:
 
 
 def demo(out: str | Path = "demo-output", progress: Progress | None = None) -> Demonstration:
-    """Simulate a market, evaluate on it, train, promote, forecast, set margins, check and report, all in ``out``."""
+    """Simulate a market, evaluate on it, train, promote, forecast, set margins, back-test and report, all in ``out``."""
     began = time.monotonic()
     folder = Path(out)
     environment = Settings.load().model_copy(update={"home": folder, "tracking": None})
@@ -85,10 +94,15 @@ def demo(out: str | Path = "demo-output", progress: Progress | None = None) -> D
     job = Job(market, config, end - OUT_OF_SAMPLE, end, None, folder, environment, engine)
     evaluated = job.perform(progress, lambda evaluation: {"oracle": _distance(evaluation, market)})
     replayed = policy_replay(folder / "schedule.jsonl", evaluated.evaluation.ensemble, market)
+    crowd = VenueParams.default().replace(population={"slots": ACCOUNTS})
+    tested = backtest(
+        config, market, forecasts=folder / "forecasts.parquet", out=folder / "backtest", venue=crowd,
+        start=end - OUT_OF_SAMPLE + SCALED_AFTER, progress=progress,
+    )  # fmt: skip
     train(config, market, settings=environment)
     promote(settings=environment)
     forecasted = forecast(market, sink=f"parquet:{folder / 'live'}", settings=environment)
-    return Demonstration(evaluated, replayed, forecasted, time.monotonic() - began)
+    return Demonstration(evaluated, replayed, tested, forecasted, time.monotonic() - began)
 
 
 def _simulated(folder: Path) -> Market:

@@ -19,7 +19,10 @@ __all__ = ["Explanation", "Schedule", "policy", "policy_explain", "policy_replay
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule that holds: its chain and invariants, and, where ``derived``, every line from its inputs."""
+    """A schedule that holds: its chain and invariants, and, where ``derived``, every line from its inputs.
+
+    ``acknowledged``: rises beyond the limits of one and five days that an acknowledged override made.
+    """
 
     path: Path
     lines: int
@@ -28,6 +31,7 @@ class Schedule:
     last: str
     head: str
     derived: bool
+    acknowledged: int
 
     def read_lines(self) -> Iterator[bytes]:
         """The lines, without line ends, one by one: a long schedule does not fit into memory."""

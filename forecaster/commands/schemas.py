@@ -53,16 +53,17 @@ def schema(name: str | None = None) -> Schema | Names:
     ``output.COMMAND`` is what a command prints with ``--json``; where it fails, it is ``error``.
     """
     from forecaster.commands.outputs import FILES, OUTPUTS, json_schema
+    from forecaster.commands.policy_outputs import POLICY_FILES, POLICY_OUTPUTS
 
     makers: dict[str, Callable[[], dict[str, Any]]] = {
         "config": _config,
         "scores": _scores,
         "schedule": _schedule,
-        **{file: partial(json_schema, kind) for file, kind in FILES.items()},
+        **{file: partial(json_schema, kind) for file, kind in (FILES | POLICY_FILES).items()},
         "forecasts": _forecasts,
         "symbols": _symbols,
         **{table: partial(_table, spec) for table, spec in TABLES.items()},
-        **{f"output.{command}": partial(json_schema, kind) for command, kind in OUTPUTS.items()},
+        **{f"output.{command}": partial(json_schema, kind) for command, kind in (OUTPUTS | POLICY_OUTPUTS).items()},
     }
     if name is None:
         return Names(tuple(makers))

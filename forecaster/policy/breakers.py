@@ -13,9 +13,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .governor import next_action
 from .inputs import Inputs
 from .margin import Targets
+from .modes import rules
 from .params import Params
+from .types import HOUR
 
 __all__ = ["BREAKERS", "Action", "Standing", "advance", "may_liquidate", "tripped"]
 
@@ -66,21 +69,12 @@ def tripped(inputs: Inputs, targets: Targets, params: Params) -> dict[str, npt.N
 
 
 def advance(standing: Standing, trips: bool, hour: int, params: Params) -> Standing:
-    """What stands at ``hour``, given what stood before and whether any breaker trips now.
+    """What stands at ``hour``, given what stood before and whether any breaker trips now; see ``next_action``.
 
-    A breaker that still trips ``escalate_hours`` after an action began, or at its end, brings the next one; else an
-    action ends with its longest duration. The last one ends even while a breaker trips, so that no market is
-    closed for good. A halt ends in grace, all else in clear; trips count again after the grace.
+    The schedule's lines carry it on with the same compiled function.
     """
-    action, lasted = standing.action, hour - standing.since
-    if action is Action.CLEAR:
-        return Standing(Action.REDUCE_ONLY, hour) if trips else standing
-    longest = _longest(action, params)
-    if action < Action.WITHDRAW_GATE and trips and lasted >= min(params.breakers.escalate_hours, longest):
-        return Standing(Action(action + 1), hour)
-    if lasted < longest:
-        return standing
-    return Standing(Action.GRACE if action in (Action.HALT, Action.WITHDRAW_GATE) else Action.CLEAR, hour)
+    action, since = next_action(standing.action, standing.since * HOUR, hour * HOUR, trips, rules(params))
+    return Standing(Action(action), since // HOUR)
 
 
 def may_liquidate(action: Action, below_now: bool, below_at_halt: bool) -> bool:
@@ -90,15 +84,3 @@ def may_liquidate(action: Action, below_now: bool, below_at_halt: bool) -> bool:
     if action in (Action.HALT, Action.WITHDRAW_GATE):
         return False
     return below_now and (action is not Action.GRACE or below_at_halt)
-
-
-def _longest(action: Action, params: Params) -> int:
-    limits = params.breakers
-    return (
-        0,
-        limits.reduce_only_hours,
-        limits.price_band_hours,
-        limits.halt_hours,
-        limits.withdraw_gate_hours,
-        limits.grace_hours,
-    )[action]

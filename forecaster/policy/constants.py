@@ -109,9 +109,6 @@ class Exposure:
     peak_days: int
     multiplier: float
     reference_usd: float
-    band_upper: float
-    band_lower: float
-    band_scale: float
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ import pandas as pd
 from features.errors import UsageError
 
 from . import governor, margin
-from .breakers import BREAKERS, tripped
+from .breakers import BREAKERS, Action, tripped
+from .hedges import infeasible, standing_hedges
+from .hedging.reference import described
 from .inputs import NAN, STALE, USABLE, Inputs, read
 from .modes import rules
 from .params import Params
@@ -38,7 +40,7 @@ from .types import (
     Vector,
 )
 
-__all__ = ["advance", "decide", "decisions", "govern"]
+__all__ = ["ACTIONS", "advance", "decide", "decisions", "govern"]
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -58,7 +60,11 @@ TARGET_REASONS: Final = {
     "NEW_LISTING": "new_listing",
     "IF_LOW": "fund_low",
 }
-SCALARS: Final = ("as_of", "loud_at", "risen_at", "good_at", "effective_at", "exposure", "insurance", "safe")
+SCALARS: Final = (
+    *("as_of", "loud_at", "risen_at", "good_at", "effective_at", "exposure"),
+    *("action", "since", "causes", "insurance", "safe"),
+)
+ACTIONS: Final = tuple(action.name.lower() for action in Action)
 
 
 def decide(
@@ -66,7 +72,6 @@ def decide(
     state: PolicyState,
     params: Params,
     overrides: Sequence[Override] = (),
-    hedge_infeasible: Flags | None = None,
 ) -> tuple[tuple[Decision, ...], PolicyState]:
     """Decide on every origin of ``forecasts``, in order, starting from ``state``.
 
@@ -74,14 +79,24 @@ def decide(
     market's observables joined by ``inputs.prepare``; without them those inputs count as absent. A symbol of
     the state that has no row at an origin gets a fail-safe decision. Origins at or before a symbol's last one
     are skipped, so that repeating a call changes nothing. Feeding origins one by one, the state handed on,
-    gives the same decisions. ``overrides`` and ``hedge_infeasible`` as in ``govern``.
+    gives the same decisions. ``overrides`` as in ``govern``.
 
     Raises DataInvalid where columns are missing or a key stands twice; bad values never raise, they never
     loosen. UsageError where the state was made with another number of tiers.
     """
     inputs = read(forecasts, params)
-    governed, after = advance(inputs, state, params, overrides=overrides, hedge_infeasible=hedge_infeasible)
-    return tuple(decisions(governed, inputs)), after
+    governed, hedges, after = advance(inputs, state, params, overrides)
+    return tuple(_decisions(governed, inputs, hedges)), after
+
+
+def advance(
+    inputs: Inputs, state: PolicyState, params: Params, overrides: Sequence[Override] = ()
+) -> tuple[Governed, Integers, PolicyState]:
+    """``decide`` as columns: the lines, their hedges as records (len(lines), R), and the state after the last one."""
+    governed, windows = _walked(inputs, state, params, overrides=overrides)
+    hedges = standing_hedges(governed, inputs, [_hedge(state, name) for name in governed.symbols])
+    after = PolicyState({**state.symbols, **_carried(governed, windows, hedges)})
+    return governed, hedges[len(governed.symbols) :], after
 
 
 def govern(
@@ -90,26 +105,30 @@ def govern(
     scale: Floats | None = None,
     symbols: Collection[str] | None = None,
     overrides: Sequence[Override] = (),
-    hedge_infeasible: Flags | None = None,
 ) -> Governed:
-    """The governed lines of all inputs, as columns, from the first line of each symbol.
+    """The governed lines of all inputs, as columns, from the first line of each symbol; without their hedges.
 
     ``scale`` (len(inputs),) multiplies the targets of a comparison; ``symbols`` limits the lines (each is the
-    same as without the limit); ``hedge_infeasible`` (len(inputs),) marks lines whose hedge has no solution.
+    same as without the limit).
     """
-    return advance(inputs, PolicyState.initial(), params, scale, symbols, overrides, hedge_infeasible)[0]
+    return _walked(inputs, PolicyState.initial(), params, scale, symbols, overrides)[0]
 
 
-def advance(
+def decisions(governed: Governed, inputs: Inputs) -> Iterator[Decision]:
+    """The lines that ``govern`` made of ``inputs`` one by one, with their hedges, as the schedule writes them."""
+    hedges = standing_hedges(governed, inputs, [None] * len(governed.symbols))
+    return _decisions(governed, inputs, hedges[len(governed.symbols) :])
+
+
+def _walked(
     inputs: Inputs,
     state: PolicyState,
     params: Params,
     scale: Floats | None = None,
     symbols: Collection[str] | None = None,
     overrides: Sequence[Override] = (),
-    hedge_infeasible: Flags | None = None,
-) -> tuple[Governed, PolicyState]:
-    """``govern`` from a state on, and the state after the last line."""
+) -> tuple[Governed, governor.Windows]:
+    """``govern`` from a state on, and each symbol's window after its last line."""
     names = sorted(name for name in {*state.symbols, *inputs.symbol} if symbols is None or name in symbols)
     wanted = margin.targets(inputs, params, scale)
     lines = _lines(inputs, names, state, overrides)
@@ -121,27 +140,27 @@ def advance(
         symbols=tuple(names),
         code=lines.symbol,
         row=lines.row,
-        reasons=_reasons(inputs, wanted, lines, course, hedge_infeasible),
+        reasons=_reasons(inputs, wanted, lines, course, facts.tripped),
         before=lines.before,
         course=course,
     )
-    return governed, PolicyState({**state.symbols, **_carried(governed, windows)})
+    return governed, windows
 
 
-def decisions(governed: Governed, inputs: Inputs) -> Iterator[Decision]:
-    """The governed lines one by one, as the schedule writes them."""
+def _decisions(governed: Governed, inputs: Inputs, hedges: Integers) -> Iterator[Decision]:
     params, column = governed.params, governed.column
     band, expiry = int(params.breakers.hour_move * PPM), params.limits.expiry_hours * HOUR
     doubtful = inputs.fallback | (inputs.fault != USABLE)
     columns = (
         *(governed.code, governed.row, governed.as_of, governed.effective_at, governed.mode, governed.exposure),
-        *(governed.vector, governed.decomposition, governed.reasons),
-        *(column("caps"), column("breakers"), column("insurance"), column("bound"), column("part")),
+        *(governed.vector, governed.decomposition, governed.reasons + BIT["HEDGE_INFEASIBLE"] * infeasible(hedges)),
+        *(column("caps"), column("action"), _until(governed), column("causes"), hedges),
+        *(column("insurance"), column("bound"), column("part")),
     )
     for start in range(0, len(governed), 4096):  # lists of a few thousand lines, not of a whole history
         block = (values[start : start + 4096].tolist() for values in columns)
         for code, row, as_of, effective_at, mode, exposure, vector, moved, reasons, *rest in zip(*block, strict=True):
-            caps, breakers, insurance, bound, part = rest
+            caps, action, until, causes, hedge, insurance, bound, part = rest
             yield Decision(
                 symbol=governed.symbols[code],
                 as_of=as_of,
@@ -152,8 +171,11 @@ def decisions(governed: Governed, inputs: Inputs) -> Iterator[Decision]:
                 vector=Vector(tuple(vector)),
                 caps=tuple(caps),
                 exposure=exposure,
+                hedge=described(hedge),
                 insurance_target=insurance,
-                breakers=_standing(breakers),
+                breakers=_causes(causes),
+                breaker_state=ACTIONS[action],
+                breaker_until=until if action else None,
                 breaker_band=band,
                 reasons=_names(reasons),
                 bounds_hit=((_part(part, len(caps)), *governor.BOUNDS[bound]),) if bound >= 0 else (),
@@ -210,6 +232,9 @@ def _asked(
 def _facts(inputs: Inputs, wanted: margin.Targets, params: Params) -> governor.Facts:
     safe_im = inputs.observed["safe_im"]
     trips = tripped(inputs, wanted, params)
+    bits = np.zeros(len(inputs), dtype=np.int64)
+    for place, name in enumerate(BREAKERS):
+        bits += trips[name].astype(np.int64) << place
     return governor.Facts(
         fault=inputs.fault,
         vector=wanted.vector,
@@ -221,7 +246,7 @@ def _facts(inputs: Inputs, wanted: margin.Targets, params: Params) -> governor.F
         may_loosen=~(inputs.fallback | inputs.stale_feed | wanted.sentinel),
         odds=inputs.probabilities,
         sigma_ratio=wanted.sigma_ratio,
-        tripped=np.column_stack([trips[name] for name in BREAKERS]),
+        tripped=bits,
         safe=np.where(np.isnan(safe_im), -1, _safe_im(safe_im, params)),
     )
 
@@ -235,7 +260,6 @@ def _start(
         "vector": facts.vector.shape[1],
         "stages": len(STAGES),
         "caps": facts.caps.shape[1],
-        "breakers": len(BREAKERS),
     }
     course = governor.Course(
         **{
@@ -265,15 +289,13 @@ def _start(
             getattr(course, name)[s] = getattr(prior, name)
         course.mode[s], course.vector[s] = MODES.index(prior.mode), prior.vector.parts
         course.stages[s], course.caps[s] = prior.stages, prior.caps
-        for name, until in prior.breakers:
-            course.breakers[s, BREAKERS.index(name)] = until
         mine = slice(int(head[s]), int(head[s] + width[s]))
         windows.last[mine], windows.im[mine] = np.array(prior.window, dtype=np.int64).T
     return course, windows
 
 
-def _carried(governed: Governed, windows: governor.Windows) -> dict[str, SymbolState]:
-    """Each symbol's last record, and its window."""
+def _carried(governed: Governed, windows: governor.Windows, hedges: Integers) -> dict[str, SymbolState]:
+    """Each symbol's last record, its window and its hedge."""
     course, newest = governed.course, np.arange(len(governed.symbols))
     newest[governed.code] = np.arange(len(governed)) + len(governed.symbols)
     out = {}
@@ -285,7 +307,7 @@ def _carried(governed: Governed, windows: governor.Windows) -> dict[str, SymbolS
             mode=MODES[course.mode[at]],
             caps=tuple(course.caps[at].tolist()),
             window=tuple(zip(windows.last[mine].tolist(), windows.im[mine].tolist(), strict=True)),
-            breakers=_standing(course.breakers[at].tolist()),
+            hedge=tuple(hedges[at].tolist()),
             **{name: int(getattr(course, name)[at]) for name in SCALARS},
         )
     return out
@@ -301,7 +323,7 @@ def _reasons(
     wanted: margin.Targets,
     lines: governor.Lines,
     course: governor.Course,
-    hedge_infeasible: Flags | None,
+    trips: Integers,
 ) -> Integers:
     """Reasons of each line as bits: of its targets where usable, of its feeds and faults, and of its movement."""
     seen, usable = inputs.observed, inputs.fault == USABLE
@@ -310,8 +332,7 @@ def _reasons(
     causes["OI_ABSENT"] = np.isnan(seen["open_interest_usd"])
     causes["STALE"] = (inputs.fault == STALE) | inputs.stale_feed
     causes["NAN"] = inputs.fault == NAN
-    if hedge_infeasible is not None:
-        causes["HEDGE_INFEASIBLE"] = hedge_infeasible
+    causes |= {name: (trips >> place) & 1 for place, name in enumerate(BREAKERS)}
     of_row = np.zeros(len(inputs), dtype=np.int64)
     for name, holds in causes.items():
         of_row += BIT[name] * holds
@@ -321,17 +342,29 @@ def _reasons(
     forecast = (stages[now, :2] - stages[lines.before, :2]).sum(axis=1)
     begun, tiers = course.as_of[lines.before] != governor.NEVER, course.caps.shape[1]
     causes = {name: (course.flags[now] >> place) & 1 for place, name in enumerate(governor.FLAGS)}
-    causes |= {name: course.breakers[now, place] > 0 for place, name in enumerate(BREAKERS)}
     causes["REGIME_STRESS"] = np.isin(course.mode[now], (governor.STRESS, governor.CRISIS))
     causes["VOL_UP"] = begun & (forecast > 0) & (vector[:, 0] > before[:, 0])
     causes["NOTICE"] = begun & (vector > before)[:, tiers:-2].any(axis=1)
     for name, holds in causes.items():
         reasons += BIT[name] * holds
+    for place, name in enumerate(BREAKERS):  # of this line's feeds, or of one since the action began
+        reasons |= BIT[name] * ((course.causes[now] >> place) & 1)
     return reasons
 
 
-def _standing(ends: list[int]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, until) for name, until in zip(BREAKERS, ends, strict=True) if until)
+def _hedge(state: PolicyState, symbol: str) -> tuple[int, ...] | None:
+    return state.symbols[symbol].hedge if symbol in state.symbols else None
+
+
+def _until(governed: Governed) -> Integers:
+    """The latest end of the action that stands at each line (n,)."""
+    longest = rules(governed.params).action_hours
+    return np.asarray(governed.column("since") + longest[governed.column("action")] * HOUR)
+
+
+@lru_cache(maxsize=1 << len(BREAKERS))
+def _causes(bits: int) -> tuple[str, ...]:
+    return tuple(name for place, name in enumerate(BREAKERS) if bits >> place & 1)
 
 
 @lru_cache(maxsize=4096)

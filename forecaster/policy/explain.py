@@ -26,11 +26,11 @@ REASON_TEXT: Final = {
     "STEP_CAP": "a speed limit held the rise back",
     "NOTICE": "a rise of maintenance margin begins its notice for open positions",
     "CB1": "price moved too far within an hour",
-    "CB2": "the price stood apart from the median oracle",
+    "CB2": "the price stands away from the oracle beyond its confidence",
     "CB3": "modelled depth collapsed",
-    "CB4": "the insurance fund is nearly spent",
-    "IF_LOW": "the insurance fund lies below its target",
-    "STALE": "a forecast or feed is missing or too old",
+    "CB4": "the insurance fund is nearly empty",
+    "IF_LOW": "the insurance fund is below what it should hold, so margins rise",
+    "STALE": "a forecast or feed is missing or too old, or a feed holds impossible values",
     "NAN": "the forecast holds numbers that cannot be",
     "SENTINEL": "the forecast lies far below recent volatility and was lifted",
     "OVERRIDE": "a signed override is in force",
@@ -39,6 +39,15 @@ REASON_TEXT: Final = {
     "MARK_ABSENT": "no mark price; last prices stand in",
     "OI_ABSENT": "no open interest; its term is zero",
     "NEW_LISTING": "under 30 days of history; the static safe margin is the least",
+}
+
+ACTION_TEXT: Final = {
+    "clear": "none stands",
+    "reduce_only": "positions may only be reduced",
+    "price_band": "positions may only be reduced, and orders lie within {band} of the reference price",
+    "halt": "trading and liquidation are halted",
+    "withdraw_gate": "trading and liquidation are halted, and withdrawals are gated",
+    "grace": "trading is open again; nobody is liquidated for a move made while it was halted",
 }
 
 
@@ -83,8 +92,34 @@ def _text(line: dict[str, Any], instant: pd.Timestamp) -> str:
     rows += [f"    {name.replace('_', ' '):<14}{_percent(value, sign=True):>10}" for name, value in parts if value]
     rows += [f"  bound: {hit['parameter']} met {hit['bound']} ({hit['side']})" for hit in line["bounds_hit"]]
     rows += [f"  {name}: {REASON_TEXT.get(name, name)}" for name in line["reasons"]]
+    rows += [f"  breakers: {_breakers(line['breakers'])}", f"  hedge of one unit long: {_hedge(line['hedge'])}"]
     rows.append(f"  model {line['model_sha256'][:12]}, forecast {line['forecast_hash'][:12]}")
     return "\n".join(rows)
+
+
+def _breakers(breakers: dict[str, Any]) -> str:
+    says = ACTION_TEXT[breakers["state"]].format(band=_percent(breakers["band_ppm"]))
+    if not breakers["active"]:
+        return says
+    return f"{says}, until {breakers['until']} at the latest, after {', '.join(breakers['active'])}"
+
+
+def _hedge(hedge: dict[str, Any]) -> str:
+    if hedge["instrument"] == "none":
+        return f"none, for {hedge['reason']}"
+    side = "buy" if hedge["quantity_milli"] > 0 else "sell"
+    return (
+        f"{side} {abs(hedge['quantity_milli']) / 1000:.3f} of {_instrument(hedge['instrument'])}, "
+        f"for {hedge['reason']}; it costs {hedge['cost_usd']:,} USD and avoids {hedge['avoided_es_usd']:,} USD of expected "
+        f"shortfall; trade once it is off by more than {_percent(hedge['band_ppm'])}"
+    )
+
+
+def _instrument(name: str) -> str:
+    if name == "perpetual":
+        return "the perpetual"
+    kind, hours, strike = name.split("-")
+    return f"a {hours.removesuffix('h')} h {kind} struck at {_percent(int(strike.removesuffix('ppm')))} of spot"
 
 
 def _percent(ppm: int, sign: bool = False) -> str:

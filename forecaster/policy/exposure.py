@@ -1,7 +1,8 @@
-"""How much to hold: a volatility target under a drawdown floor and a depth cap, traded outside bands only.
+"""How much to hold: a volatility target under a drawdown floor and a depth cap.
 
 The schedule publishes the scale of a reference portfolio, one unit long of the symbol; an account calls the same
-function with its own wealth and peak.
+function with its own wealth and peak. What is then held follows in ``governor.next_exposure``: the cap of the mode
+and the no-trade band.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import numpy.typing as npt
 
 from .params import Params
 
-__all__ = ["derisked", "follow", "scale"]
+__all__ = ["scale"]
 
 Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 def scale(sigma_annual: Floats, drawdown: Floats, worst_step: Floats, depth_usd: Floats, params: Params) -> Floats:
@@ -36,24 +36,3 @@ def scale(sigma_annual: Floats, drawdown: Floats, worst_step: Floats, depth_usd:
     depth = depth_usd / limits.reference_usd if limits.reference_usd else np.inf
     known = np.nan_to_num(target, nan=limits.scale_min)
     return np.asarray(np.maximum(0.0, np.fmin(np.fmin(known, cushion), depth)))
-
-
-def derisked(before: Flags, ratio: Floats, params: Params) -> Flags:
-    """Whether exposure is cut at the volatility bands, by volatility over its 30-day median (n,).
-
-    Begins above ``band_upper``, ends below ``band_lower``; between them, or unknown, it stays as it was.
-    """
-    return np.where(
-        ratio > params.exposure.band_upper, True, np.where(ratio < params.exposure.band_lower, False, before)
-    )
-
-
-def follow(target: Floats, held: Floats, cut: Flags, may_grow: Flags, params: Params) -> Floats:
-    """What is held next: the target, cut by ``band_scale`` where de-risked, if it lies outside the no-trade band.
-
-    Never grown where ``may_grow`` is false (fail-safe, crisis, a standing breaker).
-    """
-    limits = params.exposure
-    wanted = np.where(cut, limits.band_scale * target, target)
-    wanted = np.where(may_grow, wanted, np.minimum(wanted, held))
-    return np.where(np.abs(wanted - held) <= limits.no_trade_band * held, held, wanted)

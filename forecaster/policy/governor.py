@@ -34,6 +34,7 @@ PPM: Final = 1_000_000
 
 CALM, NORMAL, COOLDOWN, STRESS, CRISIS, FAILSAFE, OVERRIDE = range(7)  # in the order of types.Mode
 LEVEL: Final = (0, 0, 1, 2, 3)
+CLEAR, REDUCE_ONLY, PRICE_BAND, HALT, WITHDRAW_GATE, GRACE = range(6)  # in the order of breakers.Action
 USABLE: Final = 0
 
 FLAGS: Final = ("DECAY", "DEADBAND_HOLD", "STEP_CAP", "OVERRIDE", "INVARIANT_HOLD")  # reasons given here, as bits
@@ -67,7 +68,8 @@ class Rules(NamedTuple):
     release_share: float
     quiet_hours: int
     hold_hours: int
-    breaker_hours: int
+    escalate_hours: int
+    action_hours: Integers  # longest duration of each breaker's action
     loosening_hours: int
     no_trade_band: float
     penalty_share: float  # of MM
@@ -90,7 +92,7 @@ class Facts(NamedTuple):
     may_loosen: Flags
     odds: Floats  # (rows, 4): calm, normal, stress, crisis; NaN (unknown) triggers nothing
     sigma_ratio: Floats
-    tripped: Flags  # (rows, breakers)
+    tripped: Integers  # bits of the breakers that trip
     safe: Integers  # IM of the static safe vector; -1 unknown
 
 
@@ -117,6 +119,9 @@ class Course(NamedTuple):
     good_at: Integers  # last usable forecast
     effective_at: Integers
     exposure: Integers
+    action: Integers  # what stands of the breakers, and since when
+    since: Integers
+    causes: Integers  # bits of the breakers that tripped since the first action began
     insurance: Integers
     safe: Integers
     flags: Integers  # bits of FLAGS
@@ -125,7 +130,6 @@ class Course(NamedTuple):
     vector: Integers  # (n, P)
     stages: Integers  # (n, stages), summing to the published IM
     caps: Integers  # (n, K)
-    breakers: Integers  # (n, breakers): instant at which each ends, 0 where none stands
 
 
 class Windows(NamedTuple):
@@ -145,7 +149,8 @@ def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Wind
         s, first, usable = lines.symbol[line], course.as_of[p] == NEVER, row >= 0 and facts.fault[row] == USABLE
         course.as_of[i], course.mode[i], course.loud_at[i] = now, FAILSAFE, now
         course.safe[i] = facts.safe[row] if row >= 0 and facts.safe[row] >= 0 else course.safe[p]
-        halted, trips = _breakers(i, p, row, facts, rules, course)
+        trips = _breakers(i, p, row, facts, rules, course)
+        halted = CLEAR < course.action[i] < GRACE
         if usable:
             odds, ratio = facts.odds[row], facts.sigma_ratio[row]
             course.mode[i], course.loud_at[i] = next_mode(
@@ -211,16 +216,35 @@ def next_mode(
 
 
 @njit(cache=True)
-def _breakers(i: int, p: int, row: int, facts: Facts, rules: Rules, course: Course) -> tuple[bool, bool]:
-    """Whether any breaker stands, and whether any trips now; those that trip stand anew."""
-    stands, trips, now = False, False, course.as_of[i]
-    for b in range(course.breakers.shape[1]):
-        until = course.breakers[p, b] if course.breakers[p, b] > now else 0
-        if row >= 0 and facts.tripped[row, b]:
-            until, trips = now + rules.breaker_hours * HOUR, True
-        course.breakers[i, b] = until
-        stands = stands or until > 0
-    return stands, trips
+def next_action(action: int, since: int, now: int, trips: bool, rules: Rules) -> tuple[int, int]:
+    """What stands of the breakers, and since when.
+
+    A breaker that still trips ``escalate_hours`` after an action began, or at its end, brings the next one; else an
+    action ends with its longest duration. The last one ends even while a breaker trips, so that no market is closed
+    for good. A halt ends in grace, all else in clear; trips count again after the grace.
+    """
+    while action != CLEAR and now - since > rules.action_hours[action] * HOUR:  # it ended between two lines
+        since += rules.action_hours[action] * HOUR
+        action = GRACE if action in (HALT, WITHDRAW_GATE) else CLEAR
+    if action == CLEAR:
+        return (REDUCE_ONLY, now) if trips else (CLEAR, since)
+    lasted, longest = now - since, rules.action_hours[action] * HOUR
+    if action < WITHDRAW_GATE and trips and lasted >= min(rules.escalate_hours * HOUR, longest):
+        return action + 1, now
+    if lasted < longest:
+        return action, since
+    return (GRACE if action in (HALT, WITHDRAW_GATE) else CLEAR), now
+
+
+@njit(cache=True)
+def _breakers(i: int, p: int, row: int, facts: Facts, rules: Rules, course: Course) -> bool:
+    """Carry the breakers' action on; whether any trips now. Its causes are all that tripped since it began."""
+    now, trips = course.as_of[i], facts.tripped[row] if row >= 0 else 0
+    action, since = next_action(course.action[p], course.since[p], now, trips != 0, rules)
+    fresh = action == REDUCE_ONLY and since == now
+    course.action[i], course.since[i] = action, since
+    course.causes[i] = 0 if action == CLEAR else trips if fresh else course.causes[p] | trips
+    return bool(trips != 0)
 
 
 @njit(cache=True)
@@ -364,17 +388,24 @@ def _decompose(i: int, p: int, row: int, usable: bool, governed: int, facts: Fac
 
 @njit(cache=True)
 def _exposure(i: int, p: int, row: int, usable: bool, halted: bool, facts: Facts, rules: Rules, course: Course) -> int:
-    """Volatility target inside the mode's cap, traded outside the band only; never grown in trouble."""
+    """The target inside the mode's cap; without a usable forecast what is held, inside the cap."""
     held, mode = int(course.exposure[p]), course.mode[i]
-    cap = int(rules.exposure_cap[mode])
-    wanted = min(int(facts.exposure[row]) if usable else 0, cap)
-    if course.as_of[p] == NEVER:
-        return wanted
-    if mode == FAILSAFE:
+    cap, first = int(rules.exposure_cap[mode]), course.as_of[p] == NEVER
+    if not usable:
         return min(held, cap)
-    if wanted > held and (halted or mode == CRISIS):
-        return held
-    return min(held, cap) if abs(wanted - held) <= rules.no_trade_band * held else wanted
+    target = min(int(facts.exposure[row]), cap)
+    return target if first else next_exposure(held, target, cap, not (halted or mode == CRISIS), rules)
+
+
+@njit(cache=True)
+def next_exposure(held: int, target: int, cap: int, may_grow: bool, rules: Rules) -> int:
+    """What is held next: the target inside the cap, traded outside the no-trade band only.
+
+    Never grown where ``may_grow`` is false (crisis, a standing breaker). De-risking in high volatility is the mode's:
+    its cap begins with stress and, by the machine's release level and quiet day, ends later than it began.
+    """
+    wanted = min(target, cap) if may_grow else min(target, cap, held)
+    return wanted if abs(wanted - held) > rules.no_trade_band * held else min(held, cap)
 
 
 @njit(cache=True)

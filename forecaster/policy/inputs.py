@@ -75,6 +75,7 @@ class Inputs:
     variance: Floats  # 24 h
     sigma_annual: Floats
     probabilities: Floats  # (n, 4)
+    returns: Floats  # (n, 11) quantiles of the 24 h log return
     fault: npt.NDArray[np.int64]  # USABLE, STALE or NAN
     fallback: npt.NDArray[np.bool_]
     stale_feed: npt.NDArray[np.bool_]
@@ -170,6 +171,7 @@ def read(forecasts: pd.DataFrame, params: Params) -> Inputs:
         variance=rows["variance"].to_numpy(np.float64)[at],
         sigma_annual=rows["vol_annualised"].to_numpy(np.float64)[at],
         probabilities=rows[list(PROBABILITIES)].to_numpy(np.float64)[at],
+        returns=rows[list(RETURN_LEVELS)].to_numpy(np.float64)[at],
         fault=fault,
         fallback=_any(status == "fallback", line, n),
         stale_feed=_any((status == "degraded") & (says_stale | ~null_regime), line, n),

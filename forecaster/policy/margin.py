@@ -6,6 +6,7 @@ headline is the first tier. Formula numbers are those of the policy's margin tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +16,13 @@ import numpy.typing as npt
 from . import exposure
 from .inputs import Inputs
 from .params import Params
-from .types import PPM, STAGES, Vector
+from .types import PPM, STAGES
 
 __all__ = ["Targets", "excursion_quantile", "targets"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 DAY_ROOT: Final = (24 / 8760) ** 0.5  # a day's share of annual volatility
 
@@ -34,17 +36,44 @@ class Targets:
     caps: Integers  # (n, K), USD
     exposure: Integers  # of the reference portfolio, before mode caps and the no-trade band
     insurance_usd: Integers
-    feasible: npt.NDArray[np.bool_]
+    feasible: Flags
     sigma_ratio: Floats  # 24 h volatility over its 30-day median
     depth_ratio: Floats  # modelled depth over its 30-day median
-    sentinel: npt.NDArray[np.bool_]
-    depth_thin: npt.NDArray[np.bool_]
-    oi_crowd: npt.NDArray[np.bool_]
-    funding_skew: npt.NDArray[np.bool_]
-    stress_floor: npt.NDArray[np.bool_]
-    longrun_floor: npt.NDArray[np.bool_]
-    new_listing: npt.NDArray[np.bool_]
-    fund_low: npt.NDArray[np.bool_]  # the insurance fund is known and too small: its term is at work
+    sentinel: Flags
+    depth_thin: Flags
+    oi_crowd: Flags
+    funding_skew: Flags
+    stress_floor: Flags
+    longrun_floor: Flags
+    new_listing: Flags
+    fund_low: Flags  # the insurance fund is known and too small: its term is at work
+
+
+@dataclass(frozen=True)
+class _Market:
+    """What the market offers at each line's sizes; (n,) unless noted."""
+
+    lift: Floats  # of volatility to the sentinel's share of what was seen, at least 1
+    sigma: Floats  # 24 h, lifted
+    volume: Floats  # USD a day
+    caps: Integers  # (n, K)
+    size: Floats  # (n, K): the caps as numbers
+    hours: Floats  # (n, K): how long closing a position of that size takes
+    cost: Floats  # (n, K): half the spread and the impact of closing it
+    depth: Floats  # USD that trade for the depth move
+
+
+@dataclass(frozen=True)
+class _Core:
+    """Initial margin before anything that depends on size, stage by stage (n,)."""
+
+    core: Floats
+    conformal: Floats
+    stressed: Floats
+    floored: Floats
+    worst: Floats  # the stress leg's move
+    floor: Floats
+    new_listing: Flags
 
 
 def targets(inputs: Inputs, params: Params, scale: Floats | None = None) -> Targets:
@@ -53,86 +82,121 @@ def targets(inputs: Inputs, params: Params, scale: Floats | None = None) -> Targ
     ``scale`` (n,), positive: multiplies the bounded IM and MM of every tier, which then meet the bounds anew; what
     it adds is the stage ``scale``. None, the production value, is the same as ones.
     """
-    seen, margin, liquidity = inputs.observed, params.margin, params.liquidity
+    seen = inputs.observed
     with np.errstate(invalid="ignore", divide="ignore"):
-        floor_variance = params.failsafe.sentinel_share**2 * np.nan_to_num(seen["sentinel_variance"])
-        lift = np.sqrt(np.maximum(1.0, floor_variance / inputs.variance))
-        sigma = np.sqrt(inputs.variance) * lift
-        volume = _or(seen["daily_volume_usd"], liquidity.unknown_daily_volume_usd)
-        caps = tier_caps(_or(seen["ladder_volume_usd"], volume), params)
-        size = caps.astype(np.float64)
+        market = _market(inputs, params)
+        base = _core(inputs, market, params)
+        penalty = _penalty(market.sigma, market.volume, params)
+        mm_leg = _mm_leg(inputs, market, penalty, params)
 
-        # 1, 4, 5: liquidation horizon, liquidity, funding at each cap; penalty before its clip
-        hourly = volume / 24 * _or(seen["hour_share"], 1.0)
-        h = np.clip(
-            liquidity.detection_hours + size / (liquidity.participation * hourly)[:, None],
-            liquidity.horizon_min_hours,
-            liquidity.horizon_max_hours,
-        )
-        cost = liquidity.spread / 2 + liquidity.impact * sigma[:, None] * np.sqrt(size / volume[:, None])
-        settlement = _or(seen["funding_interval_hours"], 8.0)
-        rate = np.nan_to_num(seen["funding_q"]) if margin.funding_quantile else np.zeros(len(inputs))
-        funding = h / settlement[:, None] * rate[:, None]
-        penalty = _penalty(sigma, volume, params)
-
-        # 2, 3, 6, 7: core, conformal factor, stress leg, long-run floor
-        core = inputs.q_im * lift
-        r_im = core * _or(seen["conformal_im"], 1.0)
-        worst = np.maximum(margin.gap, np.nan_to_num(seen["stress_move"]))
-        stressed = (1 - margin.stress_share) * r_im + margin.stress_share * np.maximum(r_im, worst)
-        new_listing = seen["history_days"] < params.failsafe.new_listing_days
-        floor = np.nan_to_num(np.where(new_listing, seen["safe_im"], seen["floor_im"]))
-        floored = np.fmax(np.maximum(stressed, floor), margin.implied_vol_factor * seen["implied_vol"] * DAY_ROOT)
-
-        # 9: crowding of open interest against the depth that would have to absorb it
-        depth = volume * (liquidity.depth_move / (liquidity.impact * sigma)) ** 2
-        crowd = (seen["open_interest_usd"] / depth - liquidity.oi_low) / (liquidity.oi_high - liquidity.oi_low)
-        crowd = np.nan_to_num(np.clip(crowd, 0.0, 1.0))[:, None]
-
-        # 11, 12, 14: every leg as the marginal rate between caps, then the larger leg
-        mm_core = excursion_quantile(inputs.q_mm, inputs.horizons, h) * lift[:, None]
-        mm_core = mm_core * _or(seen["conformal_mm"], 1.0)[:, None]
-        mm_leg = chord(mm_core + cost, size) + penalty[:, None]
-        based = floored[:, None] + chord(cost, size)
-        funded = based + chord(funding, size)
+        # 8, 9: liquidity and funding as marginal rates between caps, then crowding; 14: the larger leg wins below
+        based = base.floored[:, None] + chord(market.cost, market.size)
+        funded = based + chord(_funding(inputs, market, params), market.size)
+        crowd = _crowd(seen["open_interest_usd"], market.depth, params)
         crowded = np.maximum(funded, funded + crowd * (1 - funded))
 
         # 10: the fund's target is that of the margins before this term: no circle
-        far = np.maximum(worst, inputs.q_far * lift)
-        insured = crowded + _fund_term(crowded, far, seen["insurance_fund_usd"], size, params)
+        far = np.maximum(base.worst, inputs.q_far * market.lift)
+        insured = crowded + _fund_term(crowded, far, seen["insurance_fund_usd"], market.size, params)
 
         im, mm = _lawful(_bounded(insured, mm_leg, params), mm_leg, params)
-        before_scale = im[:, 0]
+        bounded = im[:, 0]
         if scale is not None:
             wide = scale[:, None]
             im, mm = _lawful(_bounded(wide * im / PPM, wide * mm / PPM, params), wide * mm / PPM, params)
-        fee = np.minimum(ppm(penalty), (params.penalty.share_of_mm * mm[:, 0]).astype(np.int64) - 1)
-        haircut = np.full(len(inputs), int(ppm(np.array(params.collateral.haircut))))
-
-        cumulative = [core, r_im, stressed, floored, based[:, 0], funded[:, 0], crowded[:, 0], insured[:, 0]]
-        steps = np.column_stack([*(ppm(x) for x in cumulative), before_scale, im[:, 0]])
-        stages = np.zeros((len(inputs), len(STAGES)), dtype=np.int64)
-        stages[:, : steps.shape[1]] = np.diff(steps, axis=1, prepend=0)
-        held = exposure.scale(inputs.sigma_annual * lift, seen["drawdown"], inputs.q_far * lift, depth, params)
-        thinness = volume / inputs.variance / seen["depth_median"]
+        headline = (stage[:, 0] for stage in (based, funded, crowded, insured))
+        reached = [base.core, base.conformal, base.stressed, base.floored, *headline]
+        held = exposure.scale(
+            inputs.sigma_annual * market.lift, seen["drawdown"], inputs.q_far * market.lift, market.depth, params
+        )
+        thinness = market.volume / inputs.variance / seen["depth_median"]
         return Targets(
-            vector=np.column_stack([im, mm, fee, haircut]),
-            stages=stages,
-            caps=caps,
+            vector=_vector(im, mm, penalty, params),
+            stages=_stages([*(ppm(x) for x in reached), bounded, im[:, 0]]),
+            caps=market.caps,
             exposure=np.floor(PPM * held).astype(np.int64),
-            insurance_usd=_insurance(far, _bounded(crowded, mm_leg, params), size, params),
-            feasible=mm_leg[:, 0] + params.clamp_gap <= margin.im_max,
+            insurance_usd=_insurance(far, _bounded(crowded, mm_leg, params), market.size, params),
+            feasible=mm_leg[:, 0] + params.clamp_gap <= params.margin.im_max,
             sigma_ratio=np.sqrt(inputs.variance) / seen["sigma_median"],
             depth_ratio=thinness,
-            sentinel=lift > 1,
-            depth_thin=(thinness < liquidity.depth_thin_ratio) | np.isnan(seen["daily_volume_usd"]),
+            sentinel=market.lift > 1,
+            depth_thin=(thinness < params.liquidity.depth_thin_ratio) | np.isnan(seen["daily_volume_usd"]),
             oi_crowd=crowd[:, 0] > 0,
             funding_skew=(seen["funding_last"] >= seen["funding_q"]) & (seen["funding_last"] > 0),
-            stress_floor=worst > r_im,
-            longrun_floor=floor > stressed,
-            new_listing=new_listing,
-            fund_low=(insured > crowded).any(axis=1),
+            stress_floor=base.worst > base.conformal,
+            longrun_floor=base.floor > base.stressed,
+            new_listing=base.new_listing,
+            fund_low=np.asarray((insured > crowded).any(axis=1)),
         )
+
+
+def _market(inputs: Inputs, params: Params) -> _Market:
+    """1, 4: volatility, sizes, liquidation horizon and liquidity of each line."""
+    seen, liquidity = inputs.observed, params.liquidity
+    floor_variance = params.failsafe.sentinel_share**2 * np.nan_to_num(seen["sentinel_variance"])
+    lift = np.sqrt(np.maximum(1.0, floor_variance / inputs.variance))
+    sigma = np.sqrt(inputs.variance) * lift
+    volume = _or(seen["daily_volume_usd"], liquidity.unknown_daily_volume_usd)
+    caps = tier_caps(_or(seen["ladder_volume_usd"], volume), params)
+    size = caps.astype(np.float64)
+    hourly = volume / 24 * _or(seen["hour_share"], 1.0)
+    hours = np.clip(
+        liquidity.detection_hours + size / (liquidity.participation * hourly)[:, None],
+        liquidity.horizon_min_hours,
+        liquidity.horizon_max_hours,
+    )
+    cost = liquidity.spread / 2 + liquidity.impact * sigma[:, None] * np.sqrt(size / volume[:, None])
+    depth = volume * (liquidity.depth_move / (liquidity.impact * sigma)) ** 2
+    return _Market(lift, sigma, volume, caps, size, hours, cost, depth)
+
+
+def _core(inputs: Inputs, market: _Market, params: Params) -> _Core:
+    """2, 3, 6, 7: core, conformal factor, stress leg, long-run floor."""
+    seen, margin = inputs.observed, params.margin
+    core = inputs.q_im * market.lift
+    r_im = core * _or(seen["conformal_im"], 1.0)
+    worst = np.maximum(margin.gap, np.nan_to_num(seen["stress_move"]))
+    stressed = (1 - margin.stress_share) * r_im + margin.stress_share * np.maximum(r_im, worst)
+    new_listing = seen["history_days"] < params.failsafe.new_listing_days
+    floor = np.nan_to_num(np.where(new_listing, seen["safe_im"], seen["floor_im"]))
+    floored = np.fmax(np.maximum(stressed, floor), margin.implied_vol_factor * seen["implied_vol"] * DAY_ROOT)
+    return _Core(core, r_im, stressed, floored, worst, floor, new_listing)
+
+
+def _mm_leg(inputs: Inputs, market: _Market, penalty: Floats, params: Params) -> Floats:
+    """11: what closing a position of each tier may cost, as the marginal rate between caps, and the penalty (n, K)."""
+    core = excursion_quantile(inputs.q_mm, inputs.horizons, market.hours) * market.lift[:, None]
+    core = core * _or(inputs.observed["conformal_mm"], 1.0)[:, None]
+    return chord(core + market.cost, market.size) + penalty[:, None]
+
+
+def _funding(inputs: Inputs, market: _Market, params: Params) -> Floats:
+    """5: funding that falls due while a position of each size is closed (n, K)."""
+    seen = inputs.observed
+    settlement = _or(seen["funding_interval_hours"], 8.0)
+    rate = np.nan_to_num(seen["funding_q"]) if params.margin.funding_quantile else np.zeros(len(inputs))
+    return market.hours / settlement[:, None] * rate[:, None]
+
+
+def _crowd(open_interest: Floats, depth: Floats, params: Params) -> Floats:
+    """9: crowding of open interest against the depth that would have to absorb it, in [0, 1] (n, 1)."""
+    low, high = params.liquidity.oi_low, params.liquidity.oi_high
+    return np.nan_to_num(np.clip((open_interest / depth - low) / (high - low), 0.0, 1.0))[:, None]
+
+
+def _vector(im: Integers, mm: Integers, penalty: Floats, params: Params) -> Integers:
+    """The vector as it is published: margins, the penalty within its share of MM, the haircut."""
+    fee = np.minimum(ppm(penalty), (params.penalty.share_of_mm * mm[:, 0]).astype(np.int64) - 1)
+    haircut = np.full(len(im), int(ppm(np.array(params.collateral.haircut))))
+    return np.column_stack([im, mm, fee, haircut])
+
+
+def _stages(reached: Sequence[Integers]) -> Integers:
+    """Increments of the stages (n, len(STAGES)) from IM after each; those of the governor and of overrides are 0."""
+    steps = np.column_stack(reached)
+    stages = np.zeros((len(steps), len(STAGES)), dtype=np.int64)
+    stages[:, : steps.shape[1]] = np.diff(steps, axis=1, prepend=0)
+    return stages
 
 
 def excursion_quantile(quantiles: Floats, horizons: tuple[int, ...], hours: Floats) -> Floats:
@@ -142,10 +206,10 @@ def excursion_quantile(quantiles: Floats, horizons: tuple[int, ...], hours: Floa
     """
     out = np.full(hours.shape, np.nan)
     present = ~np.isnan(quantiles)
-    for pattern in np.unique(present, axis=0):
-        lines = (present == pattern).all(axis=1)
-        if not pattern.any():
-            continue
+    code = present @ (1 << np.arange(len(horizons)))  # rows with the same horizons go together
+    for which in np.unique(code[code > 0]).tolist():
+        lines = code == which
+        pattern = (which >> np.arange(len(horizons)) & 1).astype(bool)
         grid = np.log(np.array(horizons, dtype=np.float64)[pattern])
         known = np.log(np.maximum(quantiles[lines][:, pattern], 1e-12))
         x = np.log(hours[lines])
@@ -178,14 +242,6 @@ def ppm(fraction: Floats) -> Integers:
     """Parts per million, rounded up; a millionth of a part absorbs the rounding of binary fractions."""
     safe = np.nan_to_num(fraction, nan=1.0, posinf=1e3, neginf=0.0)
     return np.asarray(np.ceil(np.minimum(safe, 1e3) * PPM - 1e-6), dtype=np.int64)
-
-
-def safe_vector(im: float, params: Params) -> Vector:
-    """The static safe vector: MM = IM/2 in every tier, least penalty, haircut at its hard cap."""
-    margin = int(ppm(np.array(min(max(im, params.margin.im_min), params.margin.im_max))))
-    tiers = len(params.liquidity.tier_shares)
-    fee, haircut = (int(ppm(np.array(x))) for x in (params.penalty.minimum, params.collateral.haircut_cap))
-    return Vector((margin,) * tiers + (margin // 2,) * tiers + (fee, haircut))
 
 
 def _fund_term(im: Floats, worst: Floats, fund_usd: Floats, size: Floats, params: Params) -> Floats:

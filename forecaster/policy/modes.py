@@ -43,7 +43,7 @@ class Place:
 def rules(params: Params) -> governor.Rules:
     """The constants that the dynamics read, as the compiled code takes them."""
     limits = [params.by_mode[mode] for mode in MODES if mode is not Mode.OVERRIDE]
-    exposure, modes = params.exposure, params.modes
+    exposure, modes, breakers = params.exposure, params.modes, params.breakers
     caps = {
         Mode.STRESS: exposure.stress_cap,
         Mode.COOLDOWN: exposure.stress_cap,
@@ -65,7 +65,18 @@ def rules(params: Params) -> governor.Rules:
         release_share=modes.release_share,
         quiet_hours=modes.quiet_hours,
         hold_hours=params.failsafe.hold_hours,
-        breaker_hours=params.breakers.reduce_only_hours,
+        escalate_hours=breakers.escalate_hours,
+        action_hours=np.array(
+            [
+                0,
+                breakers.reduce_only_hours,
+                breakers.price_band_hours,
+                breakers.halt_hours,
+                breakers.withdraw_gate_hours,
+                breakers.grace_hours,
+            ],
+            dtype=np.int64,
+        ),
         loosening_hours=params.limits.loosening_delay_hours,
         no_trade_band=exposure.no_trade_band,
         penalty_share=params.penalty.share_of_mm,

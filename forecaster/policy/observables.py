@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class MarketHistory:
 
     def _series(self) -> dict[str, Array]:
         panel, funding, oi = self.panel, self._funding(), self._open_interest()
+        mark = self._fall_and_rise("mark")
         previous = shift(panel.close, 1)
         move = np.maximum(panel.field("high") / previous - 1, 1 - panel.field("low") / previous)
         return {
@@ -76,10 +77,12 @@ class MarketHistory:
             "funding_q": funding["quantile"],
             "funding_last": funding["size"],
             "funding_interval_hours": funding["interval"],
+            "short_funding": funding["short"],
             "open_interest_usd": oi,
             "mark_present": (~np.isnan(panel.field("close", "mark"))).astype(np.float64),
             "sentinel_variance": DAY * panel.ewma(panel.log_return**2, self.params.failsafe.sentinel_half_life_hours),
-            "stress_move": self._stress_move(),
+            "stress_move": self._worst(self.excursion, np.maximum(*mark)),
+            "stress_fall": self._worst(self._sides[0], mark[0]),
             "safe_im": self._safe_im(),
             "history_days": self._history_days(),
             "hour_move": move,
@@ -133,8 +136,10 @@ class MarketHistory:
             .to_numpy()
             for _, rows in frame.groupby("symbol", sort=True)
         ]
-        frame = frame.assign(size=size, quantile=np.concatenate([*quantiles, np.empty(0)]))
-        columns = {"quantile": "quantile", "size": "size", "interval": "interval_hours"}
+        # What a short pays over a day if the last rate stays: it receives a positive one.
+        short = -frame["funding_rate"] * DAY / frame["interval_hours"]
+        frame = frame.assign(size=size, quantile=np.concatenate([*quantiles, np.empty(0)]), short=short)
+        columns = {"quantile": "quantile", "size": "size", "interval": "interval_hours", "short": "short"}
         return self.panel.as_of(frame, columns, life_hours=DAY * margin.funding_days)
 
     def _feed_lost(self, oi: Array, funding: dict[str, Array]) -> Array:
@@ -199,23 +204,26 @@ class MarketHistory:
     @cached_property
     def excursion(self) -> Array:
         """max(mae_long, mae_short) of the 24 hours that end here; NaN unless all their bars exist."""
-        return self._excursion("bars")
+        return np.maximum(*self._sides)
 
-    def _excursion(self, table: str) -> Array:
-        field = self.panel.field
-        low, high, close = (field(name, table) for name in ("low", "high", "close"))  # type: ignore[arg-type]
+    @cached_property
+    def _sides(self) -> tuple[Array, Array]:
+        return self._fall_and_rise("bars")
+
+    def _fall_and_rise(self, table: Literal["bars", "mark"]) -> tuple[Array, Array]:
+        """mae_long and mae_short of the 24 hours that end here."""
+        low, high, close = (self.panel.field(name, table) for name in ("low", "high", "close"))
         start = shift(close, DAY)
         lowest = _wide(pd.DataFrame(low.T).rolling(DAY).min())
         highest = _wide(pd.DataFrame(high.T).rolling(DAY).max())
-        return np.maximum(0.0, np.maximum(1 - lowest / start, highest / start - 1))
+        return np.maximum(0.0, 1 - lowest / start), np.maximum(0.0, highest / start - 1)
 
-    def _stress_move(self) -> Array:
-        """Worst 24 h excursion so far on mark, else of the median symbol; known after its vintage.
+    def _worst(self, last: Array, mark: Array) -> Array:
+        """Worst 24 hours so far on mark, else of the median symbol on last prices; known after their vintage.
 
         One bad last price would otherwise rule the stress leg for good.
         """
-        median = self.panel.across(self.excursion, lambda x: pd.DataFrame(x).median().to_numpy())
-        mark = self._excursion("mark")
+        median = self.panel.across(last, lambda x: pd.DataFrame(x).median().to_numpy())
         worst = np.fmax.accumulate(np.where(np.isnan(mark), median, mark), axis=1)
         return shift(worst, self.params.margin.stress_vintage_hours)
 

@@ -37,6 +37,7 @@ from .constants import (
     Penalty,
     Protection,
 )
+from .hedging.params import HedgingParams
 from .types import Mode
 
 __all__ = ["ModeLimits", "Params"]
@@ -56,6 +57,7 @@ class Params:
     penalty: Penalty
     collateral: Collateral
     conformal: Conformal
+    hedging: HedgingParams
     exposure: Exposure
     modes: Modes
     breakers: Breakers
@@ -71,8 +73,8 @@ class Params:
     @classmethod
     def default(cls) -> Params:
         """The pack that ships with the package."""
-        text = files("forecaster.policy").joinpath("packs/default-1.toml").read_text("utf-8")
-        return cls.from_dict(tomllib.loads(text), "packs/default-1.toml")
+        text = files("forecaster.policy").joinpath("packs/default-2.toml").read_text("utf-8")
+        return cls.from_dict(tomllib.loads(text), "packs/default-2.toml")
 
     @classmethod
     def load(cls, path: str | Path) -> Params:
@@ -80,7 +82,7 @@ class Params:
         try:
             values = tomllib.loads(Path(path).read_text("utf-8"))
         except FileNotFoundError:
-            raise UsageError(f"{path}: no such parameter pack; copy packs/default-1.toml and edit it") from None
+            raise UsageError(f"{path}: no such parameter pack; copy packs/default-2.toml and edit it") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(values, str(path))
@@ -150,6 +152,7 @@ class Params:
             "conformal.factor_min: must lie in (0, 1]": 0 < self.conformal.factor_min <= 1,
             "conformal.factor_max: must be at least 1": self.conformal.factor_max >= 1,
             **self._outer_rules(),
+            **self._hedging_rules(),
         }
         for rule, holds in rules.items():
             if not holds:
@@ -185,10 +188,24 @@ class Params:
             "insurance.shortfall_quantile: must lie in (0, 1)": 0 < insurance.shortfall_quantile < 1,
             "insurance.tranche_caps: must rise strictly from above 0": _rising((0.0, *insurance.tranche_caps)),
             "exposure.drawdown: must lie in (0, 1]": 0 < exposure.drawdown <= 1,
-            "exposure.band_lower: must be below band_upper": exposure.band_lower < exposure.band_upper,
             "margin.fund_weight: must not be negative": self.margin.fund_weight >= 0,
             "protection.retained: must lie in [0, 1]": 0 <= protection.retained <= 1,
             "protection.hedged_share: must lie in [0, 1]": 0 <= protection.hedged_share <= 1,
+        }
+
+    def _hedging_rules(self) -> dict[str, bool]:
+        hedging = self.hedging
+        positive = ("notional_usd", "risk_aversion", "vol_of_vol", "gamma_max", "participation", "budget")
+        costs = ("iv_markup", "iv_skew", "option_fee", "option_fee_cap", "gas_usd", "trade_cost")
+        return {
+            **{f"hedging.{name}: must be above 0": getattr(hedging, name) > 0 for name in positive},
+            **{f"hedging.{name}: must not be negative": getattr(hedging, name) >= 0 for name in costs},
+            "hedging.budget: must be below 1": hedging.budget < 1,
+            "hedging.level: must lie in (0, 1)": 0 < hedging.level < 1,
+            "hedging.stress_weight: must lie in [0, 1)": 0 <= hedging.stress_weight < 1,
+            "hedging.put_steps: must rise from 0 or more": bool(hedging.put_steps)
+            and _rising((-1e-12, *hedging.put_steps)),
+            "hedging.put_cap: must lie in (0, 1], or puts would leave a short position": 0 < hedging.put_cap <= 1,
         }
 
 

@@ -86,11 +86,16 @@ def replay(
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Number, bytes and object of every line. Raises DataInvalid where there is no file or no object."""
+    """Number, bytes and object of every line. Raises DataInvalid where there is no file, no object or a torn end."""
     if not Path(path).is_file():
         raise DataInvalid(f"{path}: no such schedule; make one with `forecaster policy`")
     with Path(path).open("rb") as file:
         for number, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                raise DataInvalid(
+                    f"{path}: line {number}: torn: the file ends inside it, so a write was cut short; "
+                    "remove that line and go on from the one before, or make the schedule again"
+                )
             try:
                 line = json.loads(raw)
             except ValueError as error:
@@ -133,6 +138,10 @@ def _check_invariants(line: dict[str, Any], before: dict[str, Any] | None, where
     clocks = line["as_of"] <= line["announced_at"] <= line["effective_at"] < line["expires_at"]
     _require(clocks, where, "effective_at", "not as_of <= announced_at <= effective_at < expires_at")
     _require(before is not None or line["effective_at"] == line["as_of"], where, "effective_at", "is not as_of")
+    breakers = line["breakers"]
+    clear, until = breakers["state"] == "clear", breakers["until"] or ""
+    ends = not until and not breakers["active"] if clear else until > line["as_of"] and bool(breakers["active"])
+    _require(ends, where, "breakers", "an action must name its causes and an end after as_of, clear neither")
 
 
 def _check_speed(path: str | Path, paths: dict[str, list[Step]]) -> int:

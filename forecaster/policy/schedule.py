@@ -21,7 +21,9 @@ import pandas as pd
 
 from features.market import Market
 
-from .decide import decisions, govern
+from .breakers import BREAKERS
+from .decide import ACTIONS, decisions, govern
+from .hedging.reference import REASONS as HEDGE_REASONS
 from .inputs import read_with_market
 from .observables import MarketHistory
 from .params import Params
@@ -39,15 +41,6 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 GENESIS: Final = "0" * 64
-NO_HEDGE: Final = {
-    "avoided_es_usd": 0,
-    "band_ppm": 0,
-    "cost_usd": 0,
-    "instrument": "none",
-    "quantity_milli": 0,
-    "reason": "no hedging policy is configured",
-}
-
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -124,13 +117,13 @@ def _line(decision: Decision, seq: int, previous: str) -> dict[str, Any]:
         "liquidation_penalty_ppm": vector.penalty,
         "haircut_ppm": vector.haircut,
         "exposure_scale_ppm": decision.exposure,
-        "hedge": NO_HEDGE,
+        "hedge": decision.hedge,
         "insurance_target_usd": decision.insurance_target,
         "breakers": {
-            "active": [name for name, _ in decision.breakers],
+            "active": list(decision.breakers),
             "band_ppm": decision.breaker_band,
-            "state": "reduce_only" if decision.breakers else "clear",
-            "until": iso(max(until for _, until in decision.breakers)) if decision.breakers else None,
+            "state": decision.breaker_state,
+            "until": None if decision.breaker_until is None else iso(decision.breaker_until),
         },
         "reasons": list(decision.reasons),
         "bounds_hit": [dict(zip(("parameter", "bound", "side"), hit, strict=True)) for hit in decision.bounds_hit],
@@ -157,11 +150,18 @@ def schedule_schema() -> dict[str, Any]:
     instant = {"type": "string", "format": "date-time", "pattern": "Z$"}
     digest = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     words = {"type": "array", "items": {"type": "string"}}
-    hedge = {key: {"type": "string" if isinstance(value, str) else "integer"} for key, value in NO_HEDGE.items()}
-    breakers = {
-        "active": words,
+    hedge = {
+        "avoided_es_usd": count,
         "band_ppm": count,
-        "state": {"enum": ["clear", "reduce_only"]},
+        "cost_usd": count,
+        "instrument": {"type": "string", "pattern": "^(none|perpetual|put-24h-[0-9]+ppm)$"},
+        "quantity_milli": {"type": "integer", "minimum": -1000, "maximum": 1000},
+        "reason": {"enum": list(HEDGE_REASONS)},
+    }
+    breakers = {
+        "active": {"type": "array", "items": {"enum": list(BREAKERS)}},
+        "band_ppm": count,
+        "state": {"enum": list(ACTIONS)},
         "until": {"anyOf": [instant, {"type": "null"}]},
     }
     hit = _object({name: {"type": "string"} for name in ("parameter", "bound", "side")})

@@ -191,11 +191,14 @@ class SymbolState:
     good_at: int  # last usable forecast
     effective_at: int
     exposure: int
+    action: int  # what stands of the breakers, a breakers.Action ...
+    since: int  # ... the instant since which it does ...
+    causes: int  # ... and the breakers that tripped since the first action began, as bits
     caps: tuple[int, ...]
     window: tuple[tuple[int, int], ...]  # (as_of, IM) of the past five days, only rising minima kept
-    breakers: tuple[tuple[str, int], ...]  # tripped breakers and the instant at which each ends
     safe: int  # IM of the last known static safe vector
     insurance: int
+    hedge: tuple[int, ...]  # record of the last published hedge
 
 
 @dataclass(frozen=True)
@@ -223,8 +226,11 @@ class Decision:
     vector: Vector
     caps: tuple[int, ...]
     exposure: int
+    hedge: Mapping[str, int | str]  # the published object
     insurance_target: int
-    breakers: tuple[tuple[str, int], ...]
+    breakers: tuple[str, ...]  # that tripped since the action in force began; empty while it is "clear"
+    breaker_state: str
+    breaker_until: int | None  # the action's latest end; None while clear
     breaker_band: int
     reasons: tuple[str, ...]
     bounds_hit: tuple[tuple[str, str, str], ...]  # parameter, bound, side
@@ -243,7 +249,7 @@ class Governed:
     symbols: tuple[str, ...]
     code: Integers  # (n,) place in ``symbols``
     row: Integers  # place in the inputs; -1 where the symbol has no forecast row at this origin
-    reasons: Integers  # bits in the order of REASONS
+    reasons: Integers  # bits in the order of REASONS, without that of the hedge: ``decisions`` adds both
     before: Integers  # place in ``course`` of the record that each line follows
     course: Course  # one record per symbol, then one per line
 

@@ -30,8 +30,9 @@ from forecaster.terminal import Terminal
 COMMAND = Path(sys.executable).parent / "forecaster"
 COMMANDS = [
     "demo", "run", "evaluate", "tune", "scorecard", "leave-out", "ladder", "train", "promote", "forecast", "explain",
-    "leakcheck", "schema", "data", "features", "policy",
+    "backtest", "leakcheck", "schema", "data", "features", "policy",
 ]  # fmt: skip
+POLICY = ["replay", "explain", "keys", "sign", "verify", "override", "bounds", "commit", "prove", "included"]
 SPAN = ["--start", "2023-04-05", "--end", "2023-04-25", "--out", "out"]
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -78,7 +79,7 @@ def test_help_names_the_commands_and_imports_nothing_heavy() -> None:
         ["data", "import"],
         ["data", "check"],
         ["features", "report"],
-        ["policy", "replay"],
+        *(["policy", name] for name in POLICY),
     ],
 )
 def test_every_command_has_help(words: list[str], invoke: Invoke) -> None:

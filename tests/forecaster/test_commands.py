@@ -24,11 +24,13 @@ from features.market import Market
 from features.quality import check
 from features.schemas import TABLES
 from forecaster.commands import inputs, schedules
+from forecaster.commands.backtesting import Backtested
 from forecaster.commands.demonstration import Demonstration
 from forecaster.commands.evaluation import Evaluated, run
 from forecaster.commands.schedules import Schedule, policy_explain, policy_replay
 from forecaster.commands.schemas import Names, Schema, schema
 from forecaster.commands.serving import Forecasted, forecast, promote, train
+from forecaster.policy.comparison import Scoreboard
 from forecaster.settings import Settings
 from forecaster.sinks.parquet import Written
 from models.table import read_parquet, validate
@@ -50,8 +52,8 @@ def test_names_of_the_package() -> None:
     assert all(callable(getattr(fc, name)) for name in fc.__all__)
     assert fc.policy.decide  # type: ignore[attr-defined]  # the package of that name stays one
     assert inspect.signature(fc.policy) == inspect.signature(schedules.policy)
-    with pytest.raises(AttributeError, match="backtest"):
-        _ = fc.backtest  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="monitor"):
+        _ = fc.monitor
 
 
 def test_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +208,7 @@ def test_schemas(config: Path) -> None:
     names = schema()
     assert isinstance(names, Names)
     files = {"config", "scores", "diagnostics", "schedule", "manifest", "error", "forecasts", "symbols", *TABLES}
+    files |= {"policy_scores", "policy_goals"}
     assert {name for name in names.names if not name.startswith("output.")} == files
     for name in names.names:
         assert json.loads(document_text(name)) == document(name)
@@ -223,7 +226,11 @@ def test_demonstration_has_the_shape_promised(evaluated: Evaluated, tmp_path: Pa
     distance = replace(evaluated, facts={"oracle": {24: {"ensemble": 0.2, "oracle": 0.1}}})
     assert evaluated.schedule is not None
     forecasted = Forecasted(evaluated.evaluation.ensemble, "models:/m/1", f"parquet:{tmp_path}", Written(1, 0, 0))
-    shown = Demonstration(distance, evaluated.schedule, forecasted, 61.234).to_dict()
+    board = Scoreboard(
+        {"equal_mean": []}, {}, {}, [], [], {"start": "2023-04-12T00:00:00Z", "end": "2023-04-24T23:00:00Z"}
+    )
+    tested = Backtested(tmp_path, board, evaluated.schedule)
+    shown = Demonstration(distance, evaluated.schedule, tested, forecasted, 61.234).to_dict()
     jsonschema.validate(json.loads(json.dumps(shown)), document("output.demo"))
     jsonschema.validate(json.loads(json.dumps(evaluated.to_dict())), document("output.evaluate"))
 

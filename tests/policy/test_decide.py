@@ -267,8 +267,9 @@ def test_every_reason_is_emitted_for_its_cause(rows_of: Rows, params: Params) ->
     assert "INVARIANT_HOLD" in reasons(infeasible, params)
     floor = override(im_floor_ppm=200_000)
     assert "OVERRIDE" in {name for d in run(quiet, params, [floor]) for name in d.reasons}
-    unhedged, _ = decide(quiet, PolicyState.initial(), params, hedge_infeasible=np.arange(20) == 7)
-    assert [at for at, d in enumerate(unhedged) if "HEDGE_INFEASIBLE" in d.reasons] == [7]
+    thin = quiet.assign(obs_daily_volume_usd=np.where(quiet["origin"] == START + 7 * HOUR, 1e5, 1e9))
+    thin.loc[thin["horizon_hours"] == 24, ["ret_q001", "ret_q005", "ret_q010"]] = [-0.5, -0.4, -0.3]
+    assert [at for at, d in enumerate(run(thin, params)) if "HEDGE_INFEASIBLE" in d.reasons] == [7]
     assert emitted | {"INVARIANT_HOLD", "OVERRIDE", "HEDGE_INFEASIBLE"} == set(REASONS)
 
 
@@ -280,6 +281,40 @@ def test_breaker_stops_growth_and_stands_for_its_hours(rows_of: Rows, params: Pa
     assert standing == [False] * 3 + [True] * 4 + [False] * 5
     assert {d.exposure for d in lines[:7]} == {lines[0].exposure}
     assert lines[3].mode is Mode.CRISIS
+
+
+def test_a_cause_that_lasts_escalates_to_the_gate_and_ends_in_grace(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 12, 0.004)
+    frame["obs_hour_move"] = np.where(frame["origin"] < START + 6 * HOUR, 0.2, 0.0)
+    lines = run(frame, params)
+    said = ["reduce_only", "price_band", "halt", "withdraw_gate", "withdraw_gate", "grace", *["clear"] * 6]
+    assert [d.breaker_state for d in lines] == said
+    assert [d.breakers for d in lines] == [("CB1",)] * 6 + [()] * 6
+    assert [None if d.breaker_until is None else (d.breaker_until - d.as_of) // 3_600_000_000 for d in lines] == [
+        *(4, 2, 1, 2, 1, 1),
+        *[None] * 6,
+    ]
+    assert all(("CB1" in d.reasons) == (at < 6) for at, d in enumerate(lines))
+
+
+def test_an_action_that_ended_in_silence_does_not_escalate(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 40, 0.004).assign(obs_hour_move=0.2)
+    gap = (frame["origin"] <= START) | (frame["origin"] >= START + 30 * HOUR)
+    lines = run(frame[gap], params)
+    assert [d.breaker_state for d in lines[:3]] == ["reduce_only", "reduce_only", "price_band"]
+
+
+def test_a_line_without_a_forecast_holds_the_last_hedge(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 12, np.r_[np.full(4, 0.02), np.full(8, 0.03)]).assign(obs_daily_volume_usd=1e9)
+    late = frame["origin"] >= START + 4 * HOUR
+    failing = frame.assign(status=np.where(late & (frame["origin"] < START + 8 * HOUR), "blocked", "ok"))
+    lines, clean = run(failing, params), run(frame, params)
+    assert lines[3].hedge["instrument"] == "perpetual"
+    assert all(d.hedge == lines[3].hedge for d in lines[4:8])
+    assert lines[8].hedge == clean[8].hedge != lines[3].hedge
+    none = run(frame.assign(status=np.where(late, "ok", "blocked")), params)
+    assert {d.hedge["reason"] for d in none[:4]} == {"no usable forecast"}
+    assert {d.hedge["quantity_milli"] for d in none[:4]} == {0}
 
 
 def test_sentinel_floors_the_volatility_at_half_of_what_was_seen(rows_of: Rows, params: Params) -> None:
@@ -335,7 +370,7 @@ def test_a_floor_lifts_initial_margins_alone_until_it_expires(rows_of: Rows, par
     # Once it has expired, the governor lowers what is left at its own half-life.
     left = margins(held)[14:]
     assert all(after < before for before, after in pairwise(left))
-    assert left[1] == pytest.approx(free[0].vector.im[0] + (200_000 - free[0].vector.im[0]) * 0.5 ** (1 / 48), abs=2)
+    assert left[1] == pytest.approx(free[0].vector.im[0] + (200_000 - free[0].vector.im[0]) * 0.5 ** (1 / 24), abs=2)
     for before, line in pairwise(held):
         assert sum(line.decomposition) == line.vector.im[0] - before.vector.im[0]
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.policy import Params
-from forecaster.policy.exposure import derisked, follow, scale
+from forecaster.policy import Params, PolicyState, decide
+from forecaster.policy.exposure import scale
+from forecaster.policy.governor import next_exposure
+from forecaster.policy.modes import rules
+
+from .conftest import make_rows
 
 PARAMS = Params.default().overlaid({"exposure": {"drawdown": 0.3, "multiplier": 5.0}}, "test")
 LIMITS = PARAMS.exposure
+RULES = rules(PARAMS)
 DEEP = 1e12
 MORE = st.floats(1.0, 3.0)
 
@@ -87,34 +93,36 @@ def test_a_managed_account_keeps_its_floor_along_a_crash() -> None:
     assert 1 - LIMITS.drawdown - 1e-9 <= lowest < 1 - 0.9 * LIMITS.drawdown
 
 
-def test_bands_do_not_flap() -> None:
-    """Wobbling at one band changes nothing; only a crossing of both does."""
-    rng = np.random.default_rng(2)
-    for middle in (LIMITS.band_upper, LIMITS.band_lower):
-        cut, changes = np.array([False]), 0
-        width = 0.9 * (LIMITS.band_upper - LIMITS.band_lower)
-        for ratio in middle + width * rng.uniform(-1, 1, 2_000):
-            after = derisked(cut, np.array([ratio]), PARAMS)
-            changes += int((after != cut)[0])
-            cut = after
-        assert changes <= 1
-    states = [np.array([False])]
-    for ratio in (1.4, 1.51, 1.4, np.nan, 1.26, 1.24, 1.4):
-        states.append(derisked(states[-1], np.array([ratio]), PARAMS))
-    assert [bool(state[0]) for state in states[1:]] == [False, True, True, True, True, False, False]
+CAPS = st.sampled_from([500_000, 1_000_000, 1_500_000])
 
 
-@given(target=st.floats(0.0, 1.5), held=st.floats(0.0, 1.5), cut=st.booleans(), grow=st.booleans())
+@given(target=st.integers(0, 1_500_000), held=st.integers(0, 1_500_000), cap=CAPS, grow=st.booleans())
 def test_following_trades_outside_the_band_and_never_grows_in_trouble(
-    target: float, held: float, cut: bool, grow: bool
+    target: int, held: int, cap: int, grow: bool
 ) -> None:
-    args = (np.array([target]), np.array([held]), np.array([cut]), np.array([grow]))
-    after = float(follow(*args, PARAMS)[0])
-    wanted = target * (LIMITS.band_scale if cut else 1.0)
-    assert after in (held, pytest.approx(wanted))
+    after = next_exposure(held, target, cap, grow, RULES)
+    wanted = min(target, cap)
+    assert after in (min(held, cap), wanted)
+    assert after <= cap
     if not grow:
         assert after <= held
     if abs(wanted - held) <= LIMITS.no_trade_band * held:
-        assert after == held
+        assert after == min(held, cap)
     # Once there, it stays.
-    assert float(follow(args[0], np.array([after]), *args[2:], PARAMS)[0]) == after
+    assert next_exposure(after, target, cap, grow, RULES) == after
+
+
+def test_the_mode_is_the_volatility_band() -> None:
+    """Exposure above the stress cap is cut above the entry ratio, and given back after a quiet day below the release."""
+    hours = pd.date_range("2024-03-01", periods=140, freq="h", tz="UTC").as_unit("us")
+    sigma = np.full(140, 0.004)
+    ratio = np.r_[np.full(20, 1.0), np.full(20, 1.6), np.full(40, 1.3), np.full(60, 1.2)]
+    frame = make_rows("BTCUSDT", hours, sigma).assign(
+        obs_sigma_median=np.repeat(sigma * np.sqrt(24) / ratio, 3), obs_daily_volume_usd=1e10
+    )
+    exposure = [line.exposure for line in decide(frame, PolicyState.initial(), PARAMS)[0]]
+    free, cap = exposure[0], int(LIMITS.stress_cap * 1e6)
+    assert free > cap
+    assert set(exposure[:20]) == {free}
+    assert set(exposure[20:80]) == {cap}  # between the bands it stays cut
+    assert exposure[-1] == free

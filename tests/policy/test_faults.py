@@ -34,6 +34,7 @@ MUST: Final = (
     "ladder_volume_usd",
     "sentinel_variance",
     "stress_move",
+    "stress_fall",
     "safe_im",
     "history_days",
     "conformal_im",

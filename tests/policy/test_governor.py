@@ -114,13 +114,13 @@ def test_five_days_allow_twice_more() -> None:
 
 
 def test_a_fall_takes_half_the_way_in_its_half_life() -> None:
-    moved, reasons, _ = follow(vector(200_000, 100_000), vector(100_000, 50_000), hours=48)
+    moved, reasons, _ = follow(vector(200_000, 100_000), vector(100_000, 50_000), hours=24)
     assert (moved.im[0], moved.mm[0]) == (150_000, 75_000)
     assert reasons == {"DECAY"}
 
 
 @pytest.mark.parametrize(
-    ("mode", "may"), [(Mode.STRESS, True), (Mode.CRISIS, True), (Mode.FAILSAFE, True), (Mode.CALM, False)]
+    ("mode", "may"), [(Mode.CRISIS, True), (Mode.FAILSAFE, True), (Mode.CALM, False), (Mode.STRESS, False)]
 )
 def test_no_fall_in_trouble_nor_on_doubtful_data(mode: Mode, may: bool) -> None:
     now = vector(200_000, 100_000)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.market import Market
 from forecaster.policy import Params
 from forecaster.policy.inputs import Inputs, read, read_with_market
-from forecaster.policy.margin import Targets, chord, excursion_quantile, safe_vector, targets, tier_caps
+from forecaster.policy.margin import Targets, chord, excursion_quantile, targets, tier_caps
 from forecaster.policy.observables import MarketHistory
 from forecaster.policy.types import STAGES
 
@@ -117,12 +117,6 @@ def test_every_leg_of_a_line_by_hand(rows_of: Callable[..., pd.DataFrame], param
     assert found.vector[0, 12] == pytest.approx(1e6 * fee, abs=1.5)
     assert found.oi_crowd[0]
     assert found.stages[0].sum() == found.vector[0, 0]
-
-
-def test_safe_vector_keeps_to_the_bounds(params: Params) -> None:
-    assert safe_vector(7.0, params).im == (1_000_000,) * 6
-    least = safe_vector(0.0, params)
-    assert (least.im[0], least.mm[0], least.penalty, least.haircut) == (10_000, 5_000, 2_500, 10_000)
 
 
 SEEN = {"daily_volume_usd": 2e9, "ladder_volume_usd": 1e9, "funding_q": 4e-4, "open_interest_usd": 1e9, "floor_im": 0.2}

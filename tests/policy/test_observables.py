@@ -62,14 +62,27 @@ def test_ladder_volume_is_frozen_within_the_month(history: MarketHistory, lines:
     assert ladder.nunique() == 6
 
 
-def test_stress_waits_for_its_vintage(history: MarketHistory, market: Market) -> None:
-    gathered = history._stress_move()
-    row = history.panel.symbols.index("BTCUSDT")
-    t = 9000
-    assert gathered[row, t] == pytest.approx(np.nanmax(history.excursion[row, : t - 24 + 1]))
-    other = history.panel.symbols.index("ADAUSDT")
-    median = np.nanmedian(history.excursion[:, 24 : t - 24 + 1], axis=0)
-    assert gathered[other, t] == pytest.approx(median.max())
+def test_stress_waits_for_its_vintage(history: MarketHistory, lines: pd.DataFrame) -> None:
+    at = lines.index[lines["origin"] == lines["origin"].min() + pd.Timedelta(hours=300)]
+    seen, (row, column) = history.gather(lines).loc[at], history.positions(lines.loc[at])
+    low, start = history.panel.field("low"), history.panel.close
+    falls = np.full_like(start, np.nan)
+    for t in range(24, start.shape[1]):
+        falls[:, t] = np.maximum(0.0, 1 - low[:, t - 23 : t + 1].min(axis=1) / start[:, t - 24])
+    for name, moves in (("stress_move", history.excursion), ("stress_fall", falls)):
+        for symbol, value, t in zip(row, seen[name], column, strict=True):
+            # Mark prices are those of the bars, and only one symbol has them: the others take the median symbol's.
+            own = history.panel.symbols[symbol] == "BTCUSDT"
+            past = moves[:, 24 : t - 24 + 1]
+            assert value == pytest.approx((past[symbol] if own else np.median(past, axis=0)).max())
+
+
+def test_a_short_pays_a_day_of_what_a_long_was_paid(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    funding = tables["funding"].head(3).assign(funding_rate=[1e-4, -3e-4, 2e-4], interval_hours=[8.0, 8.0, 4.0])
+    history = MarketHistory(Market.from_tables({**tables, "funding": funding}), params)
+    hours = funding["funding_time"] + pd.Timedelta(hours=1)
+    lines = pd.DataFrame({"symbol": "BTCUSDT", "origin": hours})
+    assert history.gather(lines)["short_funding"].tolist() == pytest.approx([-3e-4, 9e-4, -1.2e-3])
 
 
 def test_absent_feeds_are_absent(history: MarketHistory, lines: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ import pytest
 from features.errors import UsageError
 from forecaster.policy import Params
 
-TEXT = files("forecaster.policy").joinpath("packs/default-1.toml").read_text("utf-8")
+TEXT = files("forecaster.policy").joinpath("packs/default-2.toml").read_text("utf-8")
 
 
 def leaves(values: dict, prefix: tuple[str, ...] = ()):
@@ -64,7 +64,11 @@ def test_a_pack_is_read_and_hashed(tmp_path: Path) -> None:
         ("search_level = 1.1", "search_level = 1.4", "accounts: must hold"),
         ("tranche_caps = [0.25, 1.0]", "tranche_caps = [1.0, 0.25]", "insurance.tranche_caps"),
         ("drawdown = 0.30", "drawdown = 0.0", "exposure.drawdown"),
-        ("band_lower = 1.25", "band_lower = 1.6", "exposure.band_lower"),
+        ("put_cap = 1.0", "put_cap = 1.5", "hedging.put_cap"),
+        ("level = 0.99 ", "level = 1.0 ", "hedging.level"),
+        ("put_steps = [0.0, 0.5", "put_steps = [0.5, 0.0", "hedging.put_steps: must rise"),
+        ("vol_of_vol = 4.4 ", "vol_of_vol = 0.0 ", "hedging.vol_of_vol: must be above 0"),
+        ("iv_skew = 0.10", "iv_skew = -0.10", "hedging.iv_skew: must not be negative"),
         ("fund_weight = 0.5", "fund_weight = -0.5", "margin.fund_weight"),
         ("retained = 1.0", "retained = 1.5", "protection.retained"),
         ("[margin]", "[margin", "not a TOML file"),

@@ -80,6 +80,8 @@ def test_inputs_name_the_field_even_where_the_hash_is_broken(
         ("tiers", lambda line: line["tiers"][1].update(cap_usd=1)),
         ("effective_at", lambda line: line.update(effective_at="2020-01-01T00:00:00Z")),
         ("seq", lambda line: line.update(seq=1000)),
+        ("breakers", lambda line: line["breakers"].update(state="halt")),
+        ("breakers", lambda line: line["breakers"].update(active=["CB1"])),
         ("as_of", lambda line: line.update(as_of="2020-01-01T00:00:00Z")),
         ("wrong type", lambda line: line.update(mm_ppm="x")),
         ("im_ppm", lambda line: line.update(im_ppm=1_000_001)),
@@ -166,6 +168,12 @@ def test_a_dropped_swapped_or_foreign_line_is_found(
     with pytest.raises(DataInvalid, match="line 2: missing or unknown fields a, "):
         replay(path)
     path.write_bytes(lines[0] + lines[1][:40])
+    with pytest.raises(DataInvalid, match=r"line 2: torn: .*; remove that line and go on from the one before"):
+        replay(path)
+    path.write_bytes(lines[0] + lines[1].removesuffix(b"\n"))
+    with pytest.raises(DataInvalid, match="line 2: torn"):
+        replay(path)
+    path.write_bytes(lines[0] + b"{,}\n")
     with pytest.raises(DataInvalid, match="line 2: not JSON"):
         replay(path)
     path.write_bytes(b"")
@@ -187,6 +195,24 @@ def test_explain_says_level_change_and_reasons(path: Path) -> None:
     assert f"{line['im_ppm'] / 1e4:.2f} %" in text
     assert all(reason in text for reason in line["reasons"])
     assert "EXPIRED" in explain(path, line["symbol"], "2030-01-01")
+
+
+def test_explain_tells_breakers_and_hedge_in_words(path: Path) -> None:
+    line = json.loads(path.read_bytes().splitlines()[60])
+    assert "breakers: none stands" in explain(path, line["symbol"], line["as_of"])
+
+    def shaken(line: dict) -> None:
+        until = "2099-01-01T00:00:00Z"
+        line["breakers"] = {"active": ["CB1", "CB3"], "band_ppm": 100_000, "state": "price_band", "until": until}
+        line["hedge"] |= {"instrument": "put-24h-950000ppm", "quantity_milli": 120, "cost_usd": 1234, "reason": "why"}
+
+    edit(path, 61, shaken)
+    text = explain(path, line["symbol"], line["as_of"])
+    assert (
+        "orders lie within 10.00 % of the reference price, until 2099-01-01T00:00:00Z at the latest, after CB1, CB3"
+        in text
+    )
+    assert "buy 0.120 of a 24 h put struck at 95.00 % of spot, for why; it costs 1,234 USD" in text
 
 
 def test_explain_refuses_what_it_does_not_know(path: Path) -> None:

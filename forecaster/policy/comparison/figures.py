@@ -109,13 +109,17 @@ def _overlay(exposures: Exposures) -> dict[str, Figure]:
     if held is None or target is None:
         return {}
     ratios = {
-        "drawdown vs constant": held.max_drawdown / held.constant_drawdown - 1,
+        "drawdown vs constant": _over(held.max_drawdown, held.constant_drawdown),
         "calmar less constant's": held.calmar - held.constant_calmar,
-        # A ratio of returns has a meaning only where the constant exposure earned something.
-        "calmar vs constant": np.where(held.constant_calmar > 0, held.calmar / held.constant_calmar - 1, np.nan),
-        "turnover vs raw volatility target": held.turnover / target.turnover - 1,
+        "calmar vs constant": _over(held.calmar, held.constant_calmar),
+        "turnover vs raw volatility target": _over(held.turnover, target.turnover),
     }
     return {name: Figure.of(_median(values)) for name, values in ratios.items()}
+
+
+def _over(values: Floats, base: Floats) -> Floats:
+    """Relative to a base; NaN where that is nothing or a loss, for a ratio then has no meaning."""
+    return np.divide(values, base, out=np.full(np.shape(base), np.nan), where=base > 0) - 1
 
 
 def _median(values: Floats) -> float | None:

@@ -8,7 +8,7 @@ All is in units of the reference: spot 1, quantities in thousandths of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from .params import HedgingParams
 from .protection import INFEASIBLE
 from .scenarios import predictive_draws, tail_weights, with_stress
 
-__all__ = ["REASONS", "HedgeInputs", "Hedges", "hedge_of", "hedges_of"]
+__all__ = ["BEYOND", "REASONS", "UNHEDGED", "HedgeInputs", "Hedges", "described", "hedge_of", "hedges_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +42,8 @@ REASONS: Final = (
     "no usable forecast",
     f"{INFEASIBLE}: the largest lawful hedge misses the budget",
 )
+# Instrument, strike, quantity, band, cost, avoided shortfall, reason: the record where there never was a forecast.
+UNHEDGED: Final = (NONE, 0, 0, 0, 0, 0, UNUSABLE)
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,13 @@ class Hedges:
 
     def objects(self) -> Iterator[dict[str, int | str]]:
         """The ``hedge`` objects of the schedule, in order."""
+        return map(described, self.table.tolist())
+
+    @property
+    def table(self) -> npt.NDArray[np.int64]:
+        """The published numbers as one record a line (n, 7), in the order of ``UNHEDGED``."""
         columns = (self.instrument, self.strike_ppm, self.quantity_milli, self.band_ppm, self.cost_usd)
-        rows = zip(*(x.tolist() for x in (*columns, self.avoided_es_usd, self.reason)), strict=True)
-        for kind, strike, quantity, band, cost, avoided, reason in rows:
-            yield {
-                "avoided_es_usd": avoided,
-                "band_ppm": band,
-                "cost_usd": cost,
-                "instrument": f"put-{HORIZON}h-{strike}ppm" if kind == PUTS else INSTRUMENTS[kind],
-                "quantity_milli": quantity,
-                "reason": REASONS[reason],
-            }
+        return np.column_stack([*columns, self.avoided_es_usd, self.reason])
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,19 @@ class _Offer:
     avoided: Floats
     sensitivity: Floats
     lawful: npt.NDArray[np.bool_]
+
+
+def described(record: Sequence[int]) -> dict[str, int | str]:
+    """The ``hedge`` object of one record of ``Hedges.table``."""
+    kind, strike, quantity, band, cost, avoided, reason = record
+    return {
+        "avoided_es_usd": avoided,
+        "band_ppm": band,
+        "cost_usd": cost,
+        "instrument": f"put-{HORIZON}h-{strike}ppm" if kind == PUTS else INSTRUMENTS[kind],
+        "quantity_milli": quantity,
+        "reason": REASONS[reason],
+    }
 
 
 def hedge_of(inputs: HedgeInputs, params: HedgingParams) -> tuple[dict[str, int | str], bool]:

@@ -15,10 +15,10 @@ from scipy.special import ndtri
 from forecaster.policy.hedging.greeks import YEAR_HOURS
 from forecaster.policy.hedging.params import HedgingParams
 from forecaster.policy.hedging.protection import INFEASIBLE, Limits, allocate, put_menu
-from forecaster.policy.hedging.reference import REASONS, HedgeInputs, hedge_of, hedges_of
+from forecaster.policy.hedging.reference import REASONS, UNHEDGED, HedgeInputs, described, hedge_of, hedges_of
 from forecaster.policy.hedging.scenarios import LEVELS, expected_shortfall, predictive_draws, with_stress
-from forecaster.policy.schedule import NO_HEDGE
 
+NO_HEDGE = described(UNHEDGED)
 PARAMS = HedgingParams(
     notional_usd=1e6,
     budget=0.08,
