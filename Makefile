@@ -1,6 +1,6 @@
 # The developer's whole interface. Every target sets up what it needs by itself.
-# make demo | test | fuzz | lint | format | types | notebooks | docs | search | ladder | leave-out | scorecard | bench |
-#   known-truth | scaling | lock
+# make demo | test | fuzz | lint | format | types | notebooks | docs | search | ladder | leave-out | scorecard | backtest |
+#   policy-pack | bench | known-truth | scaling | lock
 
 # The first Python that is there; name another with make PYTHON=...
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p)),$(p))))
@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz format lint types notebooks docs search ladder leave-out scorecard known-truth bench scaling lock clean
+.PHONY: setup demo test fuzz format lint types notebooks docs search ladder leave-out scorecard backtest policy-pack known-truth bench scaling lock clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,7 @@ notebooks: setup
 # What the code declares, as pages.
 docs: setup
 	$(BIN)/forecaster features list > docs/features.md
+	$(BIN)/python benchmarks/mechanisms.py --page docs/mechanisms.md
 
 # Speed as ratios against peers: each goal one file of benchmarks/, JSON lines in build/bench, all of them on one page.
 # STORE=DIR names a store of real data (default: a simulated one); `make bench-garch_refits` measures one goal alone.
@@ -92,6 +93,15 @@ leave-out: setup
 
 scorecard: setup
 	$(BIN)/forecaster scorecard $(CONFIG) --store $(STORE) --out $(SCORECARD) --card docs/model_card.md
+
+# The policies against each other on the forecasts that the scorecard scored: margins, venue, goals and their report.
+FORECASTS ?= $(SCORECARD)/evaluation/forecasts.parquet
+backtest: setup
+	$(BIN)/forecaster backtest --store $(STORE) --forecasts $(FORECASTS) --out build/backtest
+
+# The policy's constants, one at a time, on forecasts of the development window: FORECASTS=FILE.
+policy-pack: setup
+	$(BIN)/python benchmarks/policy_pack.py --store $(STORE) --forecasts $(FORECASTS) --page docs/policy_pack.md
 
 # The product on simulated markets whose best forecast is known; some five minutes, fails where a demand does not hold.
 known-truth: setup

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pandas as pd
 
 from features import locking
@@ -111,11 +110,7 @@ class Job:
         return replayed, replayed.lines / written.lines
 
     def _board(self, results: Results, derived: float) -> Scoreboard:
-        # A symbol that the policy never holds has no drawdown to compare: its ratios are NaN, and told as null.
-        with np.errstate(invalid="ignore"):
-            board = scoreboard(
-                self.forecasts, self.market, self.params, start=self.start, end=self.end, venue=results
-            )  # fmt: skip
+        board = scoreboard(self.forecasts, self.market, self.params, start=self.start, end=self.end, venue=results)
         if not results:
             return board
         rows = board.rows | {"extended": [*board.rows["extended"], *_variants(board.rows[HEADLINE], results)]}

@@ -119,7 +119,8 @@ def _overlay(exposures: Exposures) -> dict[str, Figure]:
 
 def _over(values: Floats, base: Floats) -> Floats:
     """Relative to a base; NaN where that is nothing or a loss, for a ratio then has no meaning."""
-    return np.divide(values, base, out=np.full(np.shape(base), np.nan), where=base > 0) - 1
+    out: Floats = np.full(np.shape(base), np.nan)
+    return np.divide(values, base, out=out, where=base > 0) - 1
 
 
 def _median(values: Floats) -> float | None:
