@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.errors import DataInvalid
 from models.explanation import LEVEL
 from models.har import HAR
 from models.members import Member, require
@@ -118,6 +117,10 @@ class LightGBM(Member):
         """Its kind."""
         return "lightgbm" if self.objective == "l2" else "lightgbm_gamma"
 
+    def _needs(self, past: TrainingRows) -> tuple[int | None, int, int, str]:
+        remedy = "lower every_hours or min_data_in_leaf, or import more history"
+        return self.window_days, self.every_hours, 2 * self.min_data_in_leaf, remedy
+
     def _learn(self, past: TrainingRows) -> None:
         import lightgbm
 
@@ -146,11 +149,6 @@ class LightGBM(Member):
         out = []
         for j, h in enumerate(self.horizons_):
             known = np.isfinite(residual[:, j])
-            if known.sum() < 2 * self.min_data_in_leaf:
-                raise DataInvalid(
-                    f"model '{self.name}' has {int(known.sum())} training rows for horizon {h} h and needs "
-                    f"{2 * self.min_data_in_leaf}; lower every_hours or min_data_in_leaf, or import more history"
-                )
             rows = at[known]
             inputs = self._inputs(past.values(self._taken(h), rows, self.name), base[known, j], h)
             weight = equal_by_symbol(past.symbol[rows]) * past.weights(rows)

@@ -21,6 +21,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
+from features.errors import DataInvalid
 from models.explanation import since_usual
 from models.training_rows import TrainingRows, evenly, places
 
@@ -60,12 +61,27 @@ class Member(BaseEstimator):  # type: ignore[misc]
 
     def learn(self, past: TrainingRows) -> Self:
         """``fit`` on rows that other members are fitted on, too."""
+        if (why := self.shortage(past)) is not None:
+            raise DataInvalid(why)
         self.horizons_ = past.horizons
         # One BLAS thread: the bits of a fit otherwise depend on how many there are.
         with threadpool_limits(limits=1):
             self._learn(past)
             self.residuals_ = self._training_residuals(past)
         return self
+
+    def shortage(self, past: TrainingRows) -> str | None:
+        """Why these rows are too few to learn from, and the way out; None where they are enough."""
+        window, every, needed, remedy = self._needs(past)
+        counts = np.isfinite(past.variance[past.within(window, every)]).sum(axis=0)
+        for h, rows in zip(past.horizons, counts, strict=True):
+            if rows < needed:
+                return f"model '{self.name}' has {rows} training rows for horizon {h} h and needs {needed}; {remedy}"
+        return None
+
+    def _needs(self, past: TrainingRows) -> tuple[int | None, int, int, str]:
+        """``window_days`` and ``every_hours`` of the rows that it takes, how many with a label it needs, and the way out."""
+        return None, 1, 0, ""
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:
         """``E[V]`` per row and horizon; NaN where the row lacks what the member cannot do without."""

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.errors import DataInvalid
 from models.boosting import HAR_FAMILY, UNUSED_PREFIXES, equal_by_symbol, is_level
 from models.explanation import LEVEL, by_family
 from models.har import HAR
@@ -53,26 +52,18 @@ class HARX(Member):
         self.every_hours = every_hours
         self.window_days = window_days
 
+    def _needs(self, past: TrainingRows) -> tuple[int | None, int, int, str]:
+        ten_to_a_slope = 10 * (len(_entering(past.columns)) + 1)
+        return self.window_days, self.every_hours, ten_to_a_slope, "start later or import more history"
+
     def _learn(self, past: TrainingRows) -> None:
         self.base_ = HAR.base(past)
-        linear = [
-            c
-            for c in past.columns
-            if not c.startswith(UNUSED_PREFIXES) and c not in NOT_LINEAR and not any(part in c for part in SPARSE)
-        ]
-        self.columns_ = tuple(sorted(linear, key=is_level))
+        self.columns_ = _entering(past.columns)
         at = past.within(self.window_days, self.every_hours)
         at = at[np.isfinite(past.variance[at]).any(axis=1)]
         base = self.base_.of(past, at)
         residual = past.log_variance(at) - base
         known = np.isfinite(residual)
-        size = len(self.columns_) + 1
-        for h, rows in zip(self.horizons_, known.sum(axis=0), strict=True):
-            if rows < 10 * size:
-                raise DataInvalid(
-                    f"model '{self.name}' has {int(rows)} training rows for horizon {h} h and needs {10 * size}; "
-                    "start later or import more history"
-                )
         season = past.values(self.base_.seasons, at, self.name)
         shared, own = self._signals(past.values(self.columns_, at, self.name), base - season)
         thinned = evenly(len(at), SPREAD_ROWS)
@@ -173,6 +164,16 @@ class HARX(Member):
             setattr(self, f"{name}_", np.asarray(state[name]))
         self.base_ = HAR(seasonal=True).restore(state["base"])
         return self
+
+
+def _entering(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The features that enter linearly: levels last."""
+    linear = [
+        c
+        for c in columns
+        if not c.startswith(UNUSED_PREFIXES) and c not in NOT_LINEAR and not any(part in c for part in SPARSE)
+    ]
+    return tuple(sorted(linear, key=is_level))
 
 
 def _normal(shared: Array, own: Array, weight: Array) -> Array:

@@ -14,6 +14,7 @@ from typing import Final
 import pandas as pd
 
 from features.errors import DataStale, UsageError
+from models.catalogue import make
 from models.regime_classifier import RegimeClassifier
 from training.config import Component, RunConfig
 from training.costs import Meter
@@ -21,7 +22,7 @@ from training.engine import Engine, Progress
 from training.fold_store import commit, committed, read_fold, tells_terms
 from training.folds import FoldResult, classifier_of, fold_key, forecast_fold
 from training.material import Material
-from training.rows import Rows
+from training.rows import Rows, training_rows
 from training.splits import Fold, PurgedWalkForward
 
 __all__ = ["FOLDS", "HISTORY_BEFORE_FIRST_FOLD", "clear", "place_of", "plan", "run_folds"]
@@ -60,7 +61,13 @@ def plan(material: Material, config: RunConfig, start: pd.Timestamp, end: pd.Tim
             f"start {start:%Y-%m-%d} leaves under {HISTORY_BEFORE_FIRST_FOLD.days} days of bars to learn from: the store "
             f"begins on {material.times[0]:%Y-%m-%d}; start on {earliest.ceil('D'):%Y-%m-%d} or later, or import older data"
         )
-    return kept
+    return [fold for fold in kept if fold.index >= 0 or _learnable(fold, material.rows, config)]
+
+
+def _learnable(fold: Fold, rows: Rows, config: RunConfig) -> bool:
+    """Whether every member has rows enough; a warm-up fold without them is left out, a scored one is refused."""
+    past = training_rows(fold, rows, config.walkforward.exclude)
+    return all(make(m.kind, m.params).shortage(past) is None for m in config.members)
 
 
 @dataclass(frozen=True)
