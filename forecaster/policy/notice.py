@@ -90,6 +90,10 @@ def _allowed(at: Integers, mm: Integers, notice: Integers, ramp: Integers, times
                 rise[top], size[top] = line, change
                 top += 1
             while change < 0 and top > bottom:
+                youngest = rise[top - 1]
+                if at[line] >= at[youngest] + notice[youngest] + ramp[youngest]:  # it binds already: nothing to cancel
+                    top -= 1
+                    continue
                 cancelled = min(-change, size[top - 1])
                 size[top - 1] -= cancelled
                 change += cancelled

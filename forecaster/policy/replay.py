@@ -174,7 +174,9 @@ def _compare(path: str | Path, derived: Iterator[bytes]) -> None:
             wanted = json.loads(expected)
             # A wrong field changes the hash too, so the hash is blamed only where nothing else differs.
             fields = [*sorted(KEYS - {"hash", "prev_hash"}), "prev_hash", "hash"]
-            field = next(name for name in fields if line[name] != wanted[name])
+            field = next((name for name in fields if line[name] != wanted[name]), None)
+            if field is None:
+                raise _refusal(f"{path}: line {number}", "hash", "the line is not in canonical form")
             raise DataInvalid(
                 f"{path}: line {number}: {field} is {line[field]!r}, its inputs give {wanted[field]!r}; "
                 "replay with the forecasts, store and parameters that made it"

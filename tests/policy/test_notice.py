@@ -50,13 +50,19 @@ def test_a_fall_cancels_the_youngest_rise_first() -> None:
     assert found == pytest.approx([100, 100, 110, 120])
 
 
+def test_a_fall_cancels_nothing_that_binds_already() -> None:
+    lines = [line(0, 1000), line(10, 1100), line(12, 1150, Mode.CRISIS), line(14, 1090)]
+    # The crisis rise of 50 is through by 13: the fall of 60 takes from the normal rise of 100, which leaves 40 pending.
+    assert position_mm(lines, 0, hours(24, 28), PARAMS) == pytest.approx([1070, 1090 - 40 / 6])
+
+
 def test_a_fall_below_binds_at_once_and_a_margin_once_reached_stays() -> None:
     lines = [line(0, 100), line(1, 80), line(2, 90)]
     assert position_mm(lines, 0, hours(0, 1, 2, 30), PARAMS) == pytest.approx([100, 80, 80, 90])
 
 
 def plain_allowed(lines: list[Published], t: int) -> float:
-    """A(t) by the definition: every rise so far, falls taken from the youngest that is left."""
+    """A(t) by the definition: every rise so far, falls taken from the youngest that does not bind in full yet."""
     rises: list[list[float]] = []
     published = lines[0].mm
     for before, now in pairwise(lines):
@@ -67,7 +73,8 @@ def plain_allowed(lines: list[Published], t: int) -> float:
             limits = PARAMS.by_mode[now.mode]
             rises.append([-left, now.at + limits.notice_hours * HOUR, limits.ramp_hours * HOUR])
         for rise in reversed(rises):
-            taken = min(max(left, 0), rise[0])
+            pending = now.at < rise[1] + rise[2]
+            taken = min(max(left, 0), rise[0]) if pending else 0
             rise[0] -= taken
             left -= taken
     pending = sum(size * (1 - min(1.0, max(0.0, (t - start) / ramp))) for size, start, ramp in rises)

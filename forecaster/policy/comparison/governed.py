@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 def governed(variant: Variant, ground: Ground, scale: Floats | None = None) -> tuple[Margins, Array]:
     """Margins of tier 1 and exposure scale in force at each origin; ``scale`` (n_hours,) multiplies the targets.
 
-    Hours without a scale count as 1: they lie before the scored span.
+    The governor starts from targets times 1 where the scale is not known yet; those hours have no margin to compare.
     """
     factor = None if scale is None else np.nan_to_num(scale[ground.columns], nan=1.0)
     lines = govern(variant.inputs, variant.params, factor)
@@ -30,6 +30,8 @@ def governed(variant: Variant, ground: Ground, scale: Floats | None = None) -> t
     im, mm, exposure = (np.full(ground.excursion.shape, np.nan) for _ in range(3))
     for grid, values in ((im, lines.im), (mm, lines.mm), (exposure, lines.exposure)):
         grid[place] = values[newest][forecast] / PPM
+    if scale is not None:
+        im[:, np.isnan(scale)] = mm[:, np.isnan(scale)] = np.nan
     return Margins(im, mm), exposure
 
 

@@ -68,6 +68,7 @@ def differences(
         drawn = [pool.drawn(metric, weights) for pool in pools] if both.any() else [np.full(1, np.nan)] * 2
         with np.errstate(invalid="ignore", divide="ignore"):
             relative = drawn[0] / drawn[1] - 1
+            relative[~np.isfinite(relative)] = np.nan
             low, high = np.quantile(relative, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         out.append(
             Difference(

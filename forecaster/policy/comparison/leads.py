@@ -33,11 +33,15 @@ HOURS_A_YEAR: Final = 8760.0
 
 
 class Onsets(NamedTuple):
-    """Events and their bursts inside the scored span, and the hours over which alarms count."""
+    """Events and their bursts inside the scored span, the hours over which alarms count, and the events of any hour.
+
+    An alarm shortly before an event beyond the span is not a false one.
+    """
 
     event: Mask
     burst: Mask
     known: Mask
+    every: Mask
 
 
 class Leads(NamedTuple):
@@ -59,9 +63,10 @@ class Leads(NamedTuple):
 
 def onsets(ground: Ground) -> Onsets:
     """Events of the scored span, with the bursts of those very events."""
-    event = events(ground.state) & ground.scored
+    every = events(ground.state)
+    event = every & ground.scored
     burst = bursts(event, ground.history.panel.variance)
-    return Onsets(event, burst, ground.scored & ~np.isnan(ground.state))
+    return Onsets(event, burst, ground.scored & ~np.isnan(ground.state), every)
 
 
 def leads(im: Array, found: Onsets) -> tuple[Leads, list[Leads]]:
@@ -71,7 +76,7 @@ def leads(im: Array, found: Onsets) -> tuple[Leads, list[Leads]]:
     years = known.sum() / HOURS_A_YEAR
     multiple = float("nan")
     if years:
-        spurious = known & _uneventful(found.event)
+        spurious = known & _uneventful(found.every)
         rates = np.array([(_crossings(ratio >= m) & spurious).sum() for m in MULTIPLES]) / years
         multiple = _at_rate(rates)
     every = np.arange(len(im))
@@ -81,7 +86,7 @@ def leads(im: Array, found: Onsets) -> tuple[Leads, list[Leads]]:
 
 def _leads(ratio: Array, found: Onsets, multiple: float) -> Leads:
     known = found.known & ~np.isnan(ratio)
-    spurious = known & _uneventful(found.event)
+    spurious = known & _uneventful(found.every)
     share, null = _standing(ratio >= multiple, found.burst, known)
     per_year = HOURS_A_YEAR / known.sum() if known.any() else float("nan")
     warns = ratio >= MULTIPLE

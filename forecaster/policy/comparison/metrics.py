@@ -54,7 +54,8 @@ def movement_metrics(margin: Array, within: Mask) -> dict[str, Floats]:
         out = {"peak_to_trough": top / bottom}
         for name, days in RISES.items():
             later, earlier = inside[:, days * DAY :], inside[:, : -days * DAY]
-            out[name] = _reduced(np.fmax, later / earlier - 1)
+            # Margins are whole ppm, so that less than 1e-9 of a rise is only the rounding of their fractions.
+            out[name] = np.round(_reduced(np.fmax, later / earlier - 1), 9)
     return out
 
 

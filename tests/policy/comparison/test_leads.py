@@ -16,7 +16,7 @@ def _onsets() -> Onsets:
     event = np.zeros((2, HOURS), dtype=bool)
     event[0, EVENTS], event[1, EVENTS + 17] = True, True
     burst = np.roll(event, -3, axis=1)
-    return Onsets(event, burst, np.ones(event.shape, dtype=bool))
+    return Onsets(event, burst, np.ones(event.shape, dtype=bool), event)
 
 
 def _margin(ahead: int, length: int = 12) -> np.ndarray:
@@ -71,3 +71,17 @@ def test_skill_counts_at_the_rate_of_false_alarms_only() -> None:
     assert skill_figure(told).value is None
     assert "0.0 false alarms" in skill_figure(told).why
     assert skill_figure(told._replace(rate=22.0)).value == told.lead_skill
+
+
+def test_an_alarm_before_an_event_beyond_the_span_is_not_false() -> None:
+    hours = 2000
+    im = np.full((1, hours), 0.1)
+    im[0, 1480:1500] = 0.2
+    later = np.zeros((1, hours), dtype=bool)
+    later[0, 1490] = True
+    known = np.zeros((1, hours), dtype=bool)
+    known[0, 1000:1485] = True
+    nothing = np.zeros((1, hours), dtype=bool)
+    alone, _ = leads(im, Onsets(nothing, nothing, known, nothing))
+    before, _ = leads(im, Onsets(nothing, nothing, known, later))
+    assert alone.false_alarms_per_symbol_year > 0 == before.false_alarms_per_symbol_year

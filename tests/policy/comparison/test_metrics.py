@@ -39,3 +39,9 @@ def test_movement_inside_the_span_only() -> None:
     assert np.isnan(found["max_rise_5d"][1])
     assert found["max_rise_1d"][1] == pytest.approx(max(im[1, t + 24] / im[1, t] - 1 for t in range(6)))
     assert all(np.isnan(values[2]) for values in found.values())
+
+
+def test_a_rise_at_its_limit_is_not_beyond_it() -> None:
+    margin = np.array([[50015] * 24 + [3 * 50015] * 24]) / 1e6
+    assert (margin[0, 24] / margin[0, 0] - 1) > 2.0  # as fractions
+    assert movement_metrics(margin, np.ones(margin.shape, dtype=bool))["max_rise_1d"].tolist() == [2.0]
