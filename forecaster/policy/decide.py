@@ -19,6 +19,7 @@ from features.errors import UsageError
 
 from . import governor, margin
 from .breakers import BREAKERS, Action, tripped
+from .feeds import speaking
 from .hedges import infeasible, standing_hedges
 from .hedging.reference import described
 from .inputs import NAN, STALE, USABLE, Inputs, read
@@ -62,7 +63,7 @@ TARGET_REASONS: Final = {
 }
 SCALARS: Final = (
     *("as_of", "loud_at", "risen_at", "good_at", "effective_at", "exposure"),
-    *("action", "since", "causes", "insurance", "safe"),
+    *("action", "since", "causes", "feeds", "insurance", "safe"),
 )
 ACTIONS: Final = tuple(action.name.lower() for action in Action)
 
@@ -140,7 +141,7 @@ def _walked(
         symbols=tuple(names),
         code=lines.symbol,
         row=lines.row,
-        reasons=_reasons(inputs, wanted, lines, course, facts.tripped),
+        reasons=_reasons(inputs, wanted, lines, course, facts),
         before=lines.before,
         course=course,
     )
@@ -209,21 +210,21 @@ def _lines(inputs: Inputs, names: list[str], state: PolicyState, overrides: Sequ
 
 def _asked(
     overrides: Sequence[Override], names: list[str], symbol: Integers, as_of: Integers
-) -> tuple[Flags, Integers, Integers, Flags]:
-    """What overrides ask of each line: a hold where any asks for it, the highest floor, the lowest cap, and
-    whether a floor that high is acknowledged.
+) -> tuple[Flags, Integers, Integers, Integers]:
+    """What overrides ask of each line: a hold where any asks for it, the highest plain floor, the lowest cap and
+    the highest acknowledged floor, apart: a plain floor above an acknowledged one must not undo it.
     """
     n = len(symbol)
-    frozen, acknowledged = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    low, high = np.zeros(n, dtype=np.int64), np.full(n, PPM, dtype=np.int64)
-    for override in sorted(overrides, key=lambda override: override.im_floor_ppm or 0):
+    frozen, high = np.zeros(n, dtype=bool), np.full(n, PPM, dtype=np.int64)
+    low, acknowledged = np.zeros((2, n), dtype=np.int64)
+    for override in overrides:
         at = (as_of >= override.start) & (as_of < override.expires)
         if override.symbol != ALL_SYMBOLS:
             at &= np.array([name == override.symbol for name in names], dtype=bool)[symbol]
         frozen |= at & override.frozen
         if override.im_floor_ppm is not None:
-            acknowledged[at] = override.acknowledged
-            low[at] = override.im_floor_ppm
+            floor = acknowledged if override.acknowledged else low
+            floor[at] = np.maximum(floor[at], override.im_floor_ppm)
         if override.im_cap_ppm is not None:
             high[at] = np.minimum(high[at], override.im_cap_ppm)
     return frozen, low, high, acknowledged
@@ -247,6 +248,7 @@ def _facts(inputs: Inputs, wanted: margin.Targets, params: Params) -> governor.F
         odds=inputs.probabilities,
         sigma_ratio=wanted.sigma_ratio,
         tripped=bits,
+        feeds=speaking(inputs.observed),
         safe=np.where(np.isnan(safe_im), -1, _safe_im(safe_im, params)),
     )
 
@@ -323,7 +325,7 @@ def _reasons(
     wanted: margin.Targets,
     lines: governor.Lines,
     course: governor.Course,
-    trips: Integers,
+    facts: governor.Facts,
 ) -> Integers:
     """Reasons of each line as bits: of its targets where usable, of its feeds and faults, and of its movement."""
     seen, usable = inputs.observed, inputs.fault == USABLE
@@ -332,12 +334,13 @@ def _reasons(
     causes["OI_ABSENT"] = np.isnan(seen["open_interest_usd"])
     causes["STALE"] = (inputs.fault == STALE) | inputs.stale_feed
     causes["NAN"] = inputs.fault == NAN
-    causes |= {name: (trips >> place) & 1 for place, name in enumerate(BREAKERS)}
+    causes |= {name: (facts.tripped >> place) & 1 for place, name in enumerate(BREAKERS)}
     of_row = np.zeros(len(inputs), dtype=np.int64)
     for name, holds in causes.items():
         of_row += BIT[name] * holds
     reasons = np.where(lines.row >= 0, of_row[lines.row], FEEDS | BIT["STALE"])
     now = slice(len(course.mode) - len(lines.row), None)
+    reasons |= BIT["STALE"] * ((lines.row >= 0) & (course.feeds[now] != facts.feeds[lines.row]))
     vector, before, stages = course.vector[now], course.vector[lines.before], course.stages
     forecast = (stages[now, :2] - stages[lines.before, :2]).sum(axis=1)
     begun, tiers = course.as_of[lines.before] != governor.NEVER, course.caps.shape[1]

@@ -1,7 +1,7 @@
 """The observables by name, and the values that none of them can have.
 
 A value outside its range says that the feed is broken, not that the market moved: it counts as absent, and its
-line never loosens a margin.
+line never loosens a margin. Nor does a line where a feed is silent that spoke before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["OBSERVABLES", "VENUE_OBSERVABLES", "checked"]
+__all__ = ["OBSERVABLES", "VENUE_OBSERVABLES", "checked", "speaking"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,10 +65,24 @@ _ALWAYS: Final = (
     "stress_fall",
     "conformal_im",
     "conformal_mm",
+    "drawdown",
 )
 SETTLED_DAYS: Final = 31
 # The floor begins after its own least history, the month of bars that its first value needs, and holes.
 FLOOR_LATE_DAYS: Final = 90
+
+
+def speaking(seen: dict[str, Floats]) -> npt.NDArray[np.int64]:
+    """Bits of the feeds that speak (n,): the market at all, its bars, then each of ``VENUE_OBSERVABLES``.
+
+    ``seen``: checked, by name, (n,). Whether silence is lawful only the lines before can tell.
+    """
+    market = np.any([~np.isnan(seen[name]) for name in OBSERVABLES], axis=0)
+    known = (market, *(~np.isnan(seen[name]) for name in ("bar_age_hours", *VENUE_OBSERVABLES)))
+    bits = np.zeros(len(market), dtype=np.int64)
+    for place, speaks in enumerate(known):
+        bits |= speaks.astype(np.int64) << place
+    return bits
 
 
 def checked(seen: dict[str, Floats], floor_min_days: int) -> tuple[dict[str, Floats], npt.NDArray[np.bool_]]:

@@ -93,6 +93,7 @@ class Facts(NamedTuple):
     odds: Floats  # (rows, 4): calm, normal, stress, crisis; NaN (unknown) triggers nothing
     sigma_ratio: Floats
     tripped: Integers  # bits of the breakers that trip
+    feeds: Integers  # bits of the feeds that speak
     safe: Integers  # IM of the static safe vector; -1 unknown
 
 
@@ -104,9 +105,9 @@ class Lines(NamedTuple):
     row: Integers  # place in Facts; -1 where the symbol has no row at this origin
     before: Integers  # place in Course of the symbol's record before
     frozen: Flags
-    low: Integers  # least IM; 0 for none
+    low: Integers  # least IM within the limits of 1 and 5 days; 0 for none
     high: Integers  # greatest IM; PPM for none
-    acknowledged: Flags  # the least IM may break the limits of 1 and 5 days
+    acknowledged: Integers  # least IM that may break the limits of 1 and 5 days; 0 for none
 
 
 class Course(NamedTuple):
@@ -122,6 +123,7 @@ class Course(NamedTuple):
     action: Integers  # what stands of the breakers, and since when
     since: Integers
     causes: Integers  # bits of the breakers that tripped since the first action began
+    feeds: Integers  # bits of the feeds that spoke so far
     insurance: Integers
     safe: Integers
     flags: Integers  # bits of FLAGS
@@ -158,13 +160,15 @@ def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Wind
             )
 
         day, five_days = _least(windows, s, now - DAY), _least(windows, s, now - FIVE_DAYS)
-        vector, flags, bound, part = _move(i, p, row, usable, day, five_days, facts, rules, course)
+        course.feeds[i] = course.feeds[p] | (facts.feeds[row] if row >= 0 else 0)
+        may_loosen = usable and facts.may_loosen[row] and course.feeds[i] == facts.feeds[row]  # none fell silent
+        vector, flags, bound, part = _move(i, p, row, usable, may_loosen, day, five_days, facts, rules, course)
         governed, rises = vector[0], not first and _turn(course.vector[p], vector) > 0
-        if not halted and (lines.frozen[line] or lines.low[line] > 0 or lines.high[line] < PPM):
-            if lines.frozen[line]:
-                vector, flags, bound = vector if first else course.vector[p], OVERRIDDEN, FREE
-            else:
-                vector, flags, bound, part = _override(line, vector, flags, bound, part, day, five_days, lines, rules)
+        floored = max(lines.low[line], lines.acknowledged[line]) > 0
+        if not halted and lines.frozen[line]:
+            vector, flags, bound = vector if first else course.vector[p], OVERRIDDEN, FREE
+        if not halted and (floored or (lines.high[line] < PPM and not lines.frozen[line])):
+            vector, flags, bound, part = _override(line, vector, flags, bound, part, day, five_days, lines, rules)
         course.vector[i], course.flags[i], course.bound[i], course.part[i] = vector, flags, bound, part
         _decompose(i, p, row, usable, governed, facts, course)
         _push(windows, s, now, vector[0])
@@ -173,7 +177,7 @@ def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Wind
         turn = 1 if first else _turn(course.vector[p], vector)
         held = max(now, course.effective_at[p])
         course.effective_at[i] = now if turn > 0 else held if turn == 0 else now + rules.loosening_hours * HOUR
-        course.exposure[i] = _exposure(i, p, row, usable, halted, facts, rules, course)
+        course.exposure[i] = _exposure(i, p, row, usable, may_loosen and not halted, facts, rules, course)
         course.risen_at[i] = now if rises and turn > 0 else course.risen_at[p]  # an override may have undone it
         course.good_at[i] = now if usable else course.good_at[p]
         course.insurance[i] = facts.insurance[row] if usable else course.insurance[p]
@@ -249,7 +253,16 @@ def _breakers(i: int, p: int, row: int, facts: Facts, rules: Rules, course: Cour
 
 @njit(cache=True)
 def _move(
-    i: int, p: int, row: int, usable: bool, day: int, five_days: int, facts: Facts, rules: Rules, course: Course
+    i: int,
+    p: int,
+    row: int,
+    usable: bool,
+    may_loosen: bool,
+    day: int,
+    five_days: int,
+    facts: Facts,
+    rules: Rules,
+    course: Course,
 ) -> Step:
     """The governed vector, before overrides. The first line is the ungoverned target; a fault holds, then walks
     to the static safe vector.
@@ -263,7 +276,6 @@ def _move(
     if not usable and now - course.good_at[p] <= rules.hold_hours * HOUR:
         return prior, 0, FREE, 0
     hours, since_rise = (now - course.as_of[p]) / HOUR, (now - course.risen_at[p]) / HOUR
-    may_loosen = usable and facts.may_loosen[row]
     return follow(prior, target, course.mode[i], hours, since_rise, day, five_days, may_loosen, rules)
 
 
@@ -338,23 +350,25 @@ def _override(
     """What an override's bounds make of the governed vector.
 
     A cap scales initial margins down to it, not below ``im_min``, and maintenance margins as far as the law
-    demands. A floor lifts initial margins alone, within the limits of 1 and 5 days unless they are acknowledged:
-    it asks more of new positions and liquidates no open one.
+    demands; a frozen vector knows none. A floor lifts initial margins alone, within the limits of 1 and 5 days
+    unless they are acknowledged: it asks more of new positions and liquidates no open one.
     """
     out, im, tiers = vector.copy(), vector[0], (len(vector) - 2) // 2
-    low, high = lines.low[line], max(lines.low[line], lines.high[line])
     day, five_days = _grown(day, rules.day_rise), _grown(five_days, rules.five_day_rise)
-    top = min(day, five_days)
+    top, asked, acknowledged = min(day, five_days), lines.low[line], lines.acknowledged[line]
+    plain = min(asked, max(im, top))
+    low = max(plain, acknowledged)
+    high = PPM if lines.frozen[line] else max(low, lines.high[line])
     if high < im:
         bound, part, high = AT_CAP if high >= rules.im_min else IM_MIN, 0, max(high, rules.im_min)
         for k in range(tiers):
             out[k] = -((-vector[k] * high) // im)
             out[tiers + k] = min(vector[tiers + k], out[k] - ceil(rules.gap))
         out[-2] = min(vector[-2], floor(rules.penalty_share * out[tiers]))
-    elif low > im:
+    elif max(asked, acknowledged) > im:
         bound, part = AT_FLOOR if low <= top else ACKNOWLEDGED, 0
-        if low > top and not lines.acknowledged[line]:
-            bound, low = RISE_1D if day <= five_days else RISE_5D, max(im, top)
+        if acknowledged <= plain < asked:
+            bound = RISE_1D if day <= five_days else RISE_5D
         out[:tiers] = np.maximum(vector[:tiers], low)
     if lawful(out, rules):
         return out, flags | OVERRIDDEN, bound, part
@@ -387,22 +401,25 @@ def _decompose(i: int, p: int, row: int, usable: bool, governed: int, facts: Fac
 
 
 @njit(cache=True)
-def _exposure(i: int, p: int, row: int, usable: bool, halted: bool, facts: Facts, rules: Rules, course: Course) -> int:
+def _exposure(
+    i: int, p: int, row: int, usable: bool, may_grow: bool, facts: Facts, rules: Rules, course: Course
+) -> int:
     """The target inside the mode's cap; without a usable forecast what is held, inside the cap."""
     held, mode = int(course.exposure[p]), course.mode[i]
     cap, first = int(rules.exposure_cap[mode]), course.as_of[p] == NEVER
     if not usable:
         return min(held, cap)
     target = min(int(facts.exposure[row]), cap)
-    return target if first else next_exposure(held, target, cap, not (halted or mode == CRISIS), rules)
+    return target if first else next_exposure(held, target, cap, may_grow and mode != CRISIS, rules)
 
 
 @njit(cache=True)
 def next_exposure(held: int, target: int, cap: int, may_grow: bool, rules: Rules) -> int:
     """What is held next: the target inside the cap, traded outside the no-trade band only.
 
-    Never grown where ``may_grow`` is false (crisis, a standing breaker). De-risking in high volatility is the mode's:
-    its cap begins with stress and, by the machine's release level and quiet day, ends later than it began.
+    Never grown where ``may_grow`` is false (crisis, a standing breaker, doubtful inputs). De-risking in high
+    volatility is the mode's: its cap begins with stress and, by the machine's release level and quiet day, ends
+    later than it began.
     """
     wanted = min(target, cap) if may_grow else min(target, cap, held)
     return wanted if abs(wanted - held) > rules.no_trade_band * held else min(held, cap)

@@ -146,7 +146,8 @@ class Override:
 
     A floor lifts initial margins at once, a cap lowers the vector to it, with neither the last vector is frozen.
     It wins over everything but a standing breaker. ``acknowledged`` lets a floor exceed the limits of 1 and 5
-    days. Where several meet, the highest floor and the lowest cap hold, the floor before the cap.
+    days. Where several meet, the highest acknowledged floor and the highest plain one inside those limits both
+    hold, also above a frozen vector; the lowest cap holds above the floors and yields to a freeze.
 
     Raises UsageError where it names nobody or no reason, never applies, or asks for bounds outside (0, 1].
     """
@@ -194,6 +195,7 @@ class SymbolState:
     action: int  # what stands of the breakers, a breakers.Action ...
     since: int  # ... the instant since which it does ...
     causes: int  # ... and the breakers that tripped since the first action began, as bits
+    feeds: int  # bits of the feeds that spoke so far, by feeds.speaking
     caps: tuple[int, ...]
     window: tuple[tuple[int, int], ...]  # (as_of, IM) of the past five days, only rising minima kept
     safe: int  # IM of the last known static safe vector

@@ -472,3 +472,75 @@ def test_a_tightening_is_never_delayed_by_a_loosening(rows_of, params, before, q
         assert all(lines[at].effective_at == lines[at].as_of for at in rises)
         firsts.append(rises[:1])
     assert firsts[0] <= firsts[1] or not firsts[1]
+
+
+def test_a_floor_beside_another_or_a_freeze_never_loosens(rows_of: Rows, params: Params) -> None:
+    frame = flat(rows_of, 20)
+    sure = override(im_floor_ppm=600_000, acknowledged=True)
+    plain, same = override(im_floor_ppm=700_000), override(im_floor_ppm=600_000)
+    held = override((3, 18))
+    first = margins(run(frame, params, [sure]))
+    assert first[5] == 600_000
+    for others in ([plain], [same], [held], [plain, held], [override(im_floor_ppm=1, acknowledged=True)]):
+        for asked in ([sure, *others], [*others, sure]):
+            lines = run(frame, params, asked)
+            assert margins(lines)[5:15] == first[5:15]
+            assert lines[5].bounds_hit == (("im_ppm", "acknowledged", "high"),)
+    start = margins(run(frame, params))[0]
+    limited = run(frame, params, [held, plain, override((3, 18), im_cap_ppm=1000)])
+    assert margins(limited)[4:6] == [start, 2 * start]
+    assert limited[5].bounds_hit == (("im_ppm", "rise_1d", "high"),)
+
+
+QUIET = {"bar_age_hours": 0.0, "history_days": 20.0, "hour_move": 0.0, "insurance_fund_usd": 1e9, "oracle_gap": 0.0}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [("insurance_fund_usd",), ("oracle_gap",), ("bar_age_hours",), ("bar_age_hours", "history_days"), tuple(QUIET)],
+)
+def test_a_feed_that_falls_silent_never_loosens(rows_of: Rows, params: Params, lost: tuple[str, ...]) -> None:
+    silent = np.arange(40) // 10 == 1
+    frame = flat(rows_of, 40, np.r_[np.full(5, 0.009), np.full(35, 0.004)]).assign(
+        **{f"obs_{name}": value for name, value in QUIET.items()}
+    )
+    known = run(frame, params)
+    assert margins(known)[20] < margins(known)[9]
+    assert known[20].exposure > known[0].exposure
+    late = frame["origin"].isin(pd.date_range(START, periods=40, freq="h")[silent])
+    frame.loc[late, [f"obs_{name}" for name in lost]] = np.nan
+    together, end = decide(frame, PolicyState.initial(), params)
+    assert len(set(margins(together)[9:20])) == 1
+    assert max(d.exposure for d in together[10:20]) <= together[9].exposure
+    assert ["STALE" in d.reasons for d in together] == silent.tolist()
+    assert margins(together)[20] < margins(together)[19]
+    state, single = PolicyState.initial(), []
+    for _, rows in frame.groupby("origin"):
+        decisions, state = decide(rows, state, params)
+        single += decisions
+    assert (tuple(single), state) == (together, end)
+
+
+def test_what_never_was_known_is_not_missed(rows_of: Rows, params: Params) -> None:
+    falling = flat(rows_of, 30, np.r_[np.full(5, 0.009), np.full(25, 0.004)])
+    for frame in (falling, falling.assign(obs_bar_age_hours=0.0, obs_history_days=20.0)):
+        lines = run(frame, params)
+        assert margins(lines)[-1] < margins(lines)[0]
+        assert not any("STALE" in d.reasons for d in lines)
+
+
+@pytest.mark.parametrize("fault", [{"status": "fallback"}, {"obs_drawdown": 7.0}, {"obs_drawdown": np.nan}])
+def test_a_broken_feed_never_raises_exposure(rows_of: Rows, params: Params, fault: dict[str, Any]) -> None:
+    frame = flat(rows_of, 30, np.r_[np.full(5, 0.009), np.full(25, 0.004)])
+    seen = dict.fromkeys(("sentinel_variance", "safe_im", "stress_move", "stress_fall", "floor_im"), 1e-6)
+    seen |= {"daily_volume_usd": 1e9, "hour_share": 1.0, "ladder_volume_usd": 1e9, "history_days": 900.0}
+    seen |= {"conformal_im": 1.0, "conformal_mm": 1.0, "bar_age_hours": 0.0, "drawdown": 0.0}
+    frame = frame.assign(**{f"obs_{name}": value for name, value in seen.items()})
+    late = frame["origin"] >= START + 5 * HOUR
+    frame["obs_drawdown"] = np.where(late, 0.0, 0.1)
+    clean = run(frame, params)
+    assert clean[-1].exposure > clean[4].exposure
+    for name, value in fault.items():
+        frame[name] = frame[name].mask(late, value)
+    lines = run(frame, params)
+    assert {d.exposure for d in lines[4:]} == {clean[4].exposure}

@@ -48,6 +48,7 @@ MUST = (
     "conformal_im",
     "conformal_mm",
     "floor_im",
+    "drawdown",
 )
 
 
