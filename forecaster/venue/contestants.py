@@ -24,7 +24,7 @@ from .margins import Margins, Variant
 from .params import VenueParams
 from .path import Path
 
-__all__ = ["OURS", "QUEUED", "VARIANTS", "Contestants", "Entry"]
+__all__ = ["OURS", "QUEUED", "VARIANTS", "Contestants", "Entry", "in_force_on", "published"]
 
 OURS: Final = "ensemble"
 QUEUED: Final = "ensemble_adl_queue"
@@ -34,7 +34,6 @@ VARIANTS: Final[dict[str, Variant]] = {
     "ensemble_now": "now",
     "ensemble_grandfathered": "grandfathered",
 }
-MICROSECONDS_AN_HOUR: Final = 3_600_000_000
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -71,26 +70,14 @@ class Contestants:
 
     def on(self, path: Path) -> dict[str, Entry]:
         """Margins by policy over a path; a policy that has none on it is left out."""
-        opens = path.close_time - MICROSECONDS_AN_HOUR
-        lines = self.governed.of(path.symbol)
-        as_of, effective = self.governed.as_of[lines], self.governed.effective_at[lines]
-        newest = in_force(np.zeros(len(lines), dtype=np.int64), as_of, effective)
-        # A path begins at a forecast, hence never before the first line.
-        held = lines[newest[np.searchsorted(as_of, opens, side="right") - 1]]
-        im, mm = self.governed.im[held], self.governed.mm[held]
-        penalty = self._penalty(self.governed.vector[held, -2], mm)
-        notice, ramp = self._delays(self.governed.mode[held])
-        hours = path.hours
-        out = {
-            name: Entry(0, Margins.published(im, mm, penalty, hours, notice, ramp, variant))
-            for name, variant in VARIANTS.items()
-        }
-        return out | self._baselines(path, opens, self.governed.vector[held, -2])
+        held = in_force_on(self.governed, path)
+        out = {name: Entry(0, published(self.governed, held, path, self.params, VARIANTS[name])) for name in VARIANTS}
+        return out | self._baselines(path, self.governed.vector[held, -2])
 
-    def _baselines(self, path: Path, opens: Integers, penalty: Integers) -> dict[str, Entry]:
+    def _baselines(self, path: Path, penalty: Integers) -> dict[str, Entry]:
         ground, out = self.met.ground, {}
         row = ground.symbols.index(path.symbol)
-        column = np.searchsorted(ground.times.asi8, opens)
+        column = np.searchsorted(ground.times.asi8, path.open_time)
         for name, margins in self.met.runs[self.comparison].items():
             im, mm = _carried(margins.im[row, column]), _carried(margins.mm[row, column])
             known = np.flatnonzero(~np.isnan(im))
@@ -99,21 +86,34 @@ class Contestants:
             first = int(known[0])
             initial = np.minimum(_ppm(im[first:]), PPM)
             binding = np.minimum(_ppm(mm[first:]), initial - 1)
-            own = self._penalty(penalty[first:], binding)
+            own = _penalty(penalty[first:], binding, self.params)
             out[name] = Entry(first, Margins(initial, binding, binding, own))
         return out
 
-    def _penalty(self, wanted: Integers, mm: Integers) -> Integers:
-        """The published penalty, at most the venue's share of the maintenance margin that stands."""
-        most = np.floor(self.params.liquidation.penalty_cap * mm).astype(np.int64)
-        return np.clip(wanted, 1, np.maximum(np.minimum(most, mm - 1), 1))
 
-    def _delays(self, mode: Integers) -> tuple[Floats, Floats]:
-        """Notice and ramp, hours, of a rise published in each mode; an override gives the longest notice."""
-        params = self.met.variant.params
-        limits = [params.governor.normal if m is Mode.OVERRIDE else params.by_mode[m] for m in MODES]
-        notice, ramp = (np.array([getattr(x, n) for x in limits], np.float64) for n in ("notice_hours", "ramp_hours"))
-        return notice[mode], ramp[mode]
+def in_force_on(governed: Governed, path: Path) -> Integers:
+    """The line of a path's symbol that is in force at each bar's open (T,), a place in ``governed``."""
+    lines = governed.of(path.symbol)
+    as_of, effective = governed.as_of[lines], governed.effective_at[lines]
+    newest = in_force(np.zeros(len(lines), dtype=np.int64), as_of, effective)
+    # A path begins at a forecast, hence never before the first line.
+    return np.asarray(lines[newest[np.searchsorted(as_of, path.open_time, side="right") - 1]])
+
+
+def published(governed: Governed, held: Integers, path: Path, params: VenueParams, variant: Variant) -> Margins:
+    """The margins of the lines ``held`` (T,) over a path's bars; rises reach open positions as the modes say."""
+    im, mm, mode = governed.im[held], governed.mm[held], governed.mode[held]
+    # An override gives the longest notice.
+    packs = [governed.params.governor.normal if m is Mode.OVERRIDE else governed.params.by_mode[m] for m in MODES]
+    notice, ramp = (np.array([getattr(x, n) for x in packs], np.float64) for n in ("notice_hours", "ramp_hours"))
+    penalty = _penalty(governed.vector[held, -2], mm, params)
+    return Margins.published(im, mm, penalty, path.hours, notice[mode], ramp[mode], variant)
+
+
+def _penalty(wanted: Integers, mm: Integers, params: VenueParams) -> Integers:
+    """The published penalty, at most the venue's share of the maintenance margin that stands."""
+    most = np.floor(params.liquidation.penalty_cap * mm).astype(np.int64)
+    return np.clip(wanted, 1, np.maximum(np.minimum(most, mm - 1), 1))
 
 
 def _carried(values: Floats) -> Floats:

@@ -23,6 +23,7 @@ OHLC: Final = ["open", "high", "low", "close"]
 HOUR: Final = pd.Timedelta(hours=1)
 JITTER: Final = pd.Timedelta(minutes=1)
 DAY: Final = 24
+MICROSECONDS_AN_HOUR: Final = 3_600_000_000
 Floats = npt.NDArray[np.float64]
 
 
@@ -99,8 +100,13 @@ class Path:
     @property
     def hours(self) -> npt.NDArray[np.int64]:
         """(T,) hours from the first bar's open to each bar's open."""
-        hours: npt.NDArray[np.int64] = (self.close_time - self.close_time[0]) // 3_600_000_000
+        hours: npt.NDArray[np.int64] = (self.close_time - self.close_time[0]) // MICROSECONDS_AN_HOUR
         return hours
+
+    @property
+    def open_time(self) -> npt.NDArray[np.int64]:
+        """(T,) microseconds since 1970 UTC."""
+        return self.close_time - MICROSECONDS_AN_HOUR
 
     def with_gap(self, bar: int, size: float) -> Path:
         """The path with all prices from ``bar`` on multiplied by ``1 + size``: a jump over the bar's open."""
