@@ -94,9 +94,9 @@ def requirement(notional_usd: Integers, caps: Integers, rates: Integers) -> Inte
 
 
 def health(equity: Floats, notional: Floats, mm: Floats) -> Floats:
-    """Health factor E / (MM * N); infinite without a position."""
+    """Health factor E / (MM * N); infinite without a position, NaN where anything is unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(notional > 0, equity / (mm * notional), np.inf)
+        return np.where(notional == 0, np.inf, equity / (mm * notional))
 
 
 def levels(factor: Floats, before: Integers, params: Params) -> Integers:
@@ -135,9 +135,10 @@ def hours_to_margin(distance: Floats, forecast: Excursions) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.log(distance)
         inside = np.clip(wanted, medians[0], medians[-1])
-        # Where medians stand still the earliest horizon counts.
+        # Where medians stand still the earliest horizon counts; beyond the grid it goes on from its last one.
         rising = np.concatenate([[True], np.diff(medians) > 0])
-        hours = np.exp(np.interp(inside, medians[rising], grid[rising]) + 2 * (wanted - inside))
+        start = np.where(wanted > medians[-1], grid[-1], np.interp(inside, medians[rising], grid[rising]))
+        hours = np.exp(start + 2 * (wanted - inside))
     return np.where(distance > 0, hours, 0.0)
 
 

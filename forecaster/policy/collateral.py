@@ -64,7 +64,8 @@ def collateral_value(
     """Weighted value in USD of an account's collateral, at the one price that its liquidation would read too.
 
     Raises DataInvalid where the two price sets are of different instants or disagree on an asset held, naming
-    it: an account judged solvent on one price and sold on another has been robbed.
+    it: an account judged solvent on one price and sold on another has been robbed. Likewise where an asset has no
+    weight or its amount is no number of at least 0: what is owed is no collateral, and a weight would shrink it.
     """
     apart = abs(valuation.as_of - liquidation.as_of)
     if not apart <= params.collateral.match_tolerance_seconds:
@@ -73,5 +74,9 @@ def collateral_value(
     for asset, amount in amounts.items():
         if asset not in valuation.usd or valuation.usd[asset] != liquidation.usd.get(asset):
             raise DataInvalid(f"{asset}: valuation and liquidation do not share a price; read both from one price set")
+        if not 0 <= amount < np.inf or asset not in weights:
+            raise DataInvalid(
+                f"{asset}: collateral needs an amount of at least 0 and a weight; take debts off the equity"
+            )
         total += amount * valuation.usd[asset] * weights[asset]
     return total

@@ -80,6 +80,13 @@ def test_health_and_levels() -> None:
     assert found.tolist() == [0, 1, 2, 3, 4, 4, 4, 0]
 
 
+def test_what_is_not_known_is_never_healthy() -> None:
+    hole = np.array([np.nan, 1e4, 1e4])
+    factor = health(np.roll(hole, 1) / 10, hole, np.roll(hole, 2) / 1e6)
+    assert np.isnan(factor).all()
+    assert levels(factor, np.zeros(3, dtype=np.int64), PARAMS).tolist() == [Level.BACKSTOP] * 3
+
+
 def test_search_is_released_above_its_release_level_only() -> None:
     level, seen = np.array([0]), []
     for factor in (1.6, 1.09, 1.2, 1.29, 1.31, 1.2, 0.9, 1.05, 1.2, 1.6):
@@ -135,6 +142,16 @@ def test_hours_to_margin_takes_the_earliest_where_horizons_stand_still() -> None
         quantiles[0, :1] * NORMAL.inv_cdf(0.75) / NORMAL.inv_cdf(0.975), Excursions((1, 4, 24), quantiles)
     )
     assert found == pytest.approx([1.0])
+
+
+def test_beyond_horizons_that_stand_still_time_goes_on_from_the_last() -> None:
+    quantiles = walk((1, 4, 24)).quantiles
+    quantiles[2] = quantiles[1]
+    forecast = Excursions((1, 4, 24), quantiles)
+    median = quantiles[2, 0] * NORMAL.inv_cdf(0.75) / NORMAL.inv_cdf(0.975)
+    hours = hours_to_margin(np.array([1.1 * median]), forecast)
+    assert hours == pytest.approx([24 * 1.1**2])
+    assert ruin_probability(np.array([1.1 * median]), forecast, float(hours[0])) == pytest.approx([0.5])
 
 
 @given(equity=st.floats(1.0, 5_000.0), notional=st.floats(1.0, 1e5))

@@ -103,3 +103,13 @@ def test_a_shift_by_one_bar_is_refused(other: Prices, message: str) -> None:
     for pair in ((NOW, other), (other, NOW)):
         with pytest.raises(DataInvalid, match=message):
             collateral_value(AMOUNTS, *pair, WEIGHTS, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "weights"),
+    [({"BTC": -1.0}, WEIGHTS), ({"BTC": np.nan}, WEIGHTS), ({"BTC": 1.0}, {"USDT": 1.0})],
+    ids=["a debt", "no number", "no weight"],
+)
+def test_what_cannot_be_collateral_is_refused(amounts: dict[str, float], weights: dict[str, float]) -> None:
+    with pytest.raises(DataInvalid, match="BTC: collateral needs an amount of at least 0 and a weight"):
+        collateral_value(amounts, NOW, NOW, weights, PARAMS)

@@ -126,13 +126,13 @@ def follow(
 
     At each ``every``-th step a holding outside target +- width trades to the band's nearer edge; the holding of
     step t earns the move to t + 1 and pays ``funding`` (a fraction of notional, due at t + 1, broadcast to (W, T)).
-    Prices must be whole: UsageError names the path with a hole.
+    Prices, targets, widths and funding must be whole: UsageError names the path with a hole.
     """
-    holes = ~np.isfinite(prices).all(axis=1) | ~np.isfinite(targets).all(axis=1)
-    if holes.any():
-        raise UsageError(f"path {int(holes.argmax())} has a hole; leave out windows with missing hours")
     wide = np.ascontiguousarray(np.broadcast_to(np.asarray(widths, dtype=np.float64), targets.shape))
     due = np.ascontiguousarray(np.broadcast_to(np.asarray(funding, dtype=np.float64), targets.shape))
+    holes = ~np.isfinite(prices).all(axis=1) | ~np.isfinite(targets + due).all(axis=1) | ~(wide >= 0).all(axis=1)
+    if holes.any():
+        raise UsageError(f"path {int(holes.argmax())} has a hole; leave out windows with missing hours")
     holdings, traded, trades = _follow(np.ascontiguousarray(targets), wide, np.ascontiguousarray(prices), every)
     return Followed(
         holdings=holdings,

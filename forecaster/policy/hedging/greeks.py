@@ -66,14 +66,17 @@ def greeks(
     limits: the discounted pay-off of the forward and its slope; exactly at the strike delta is one half and
     gamma infinite.
 
-    Raises UsageError where a spot or strike is not positive, or hours or sigma are negative or not numbers.
+    Raises UsageError where a kind is none of the three, a spot or strike is not positive, hours or sigma are negative,
+    or anything is not a finite number.
     """
     sign, s, k, h, vol, r, b = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in (kind, spot, strike, hours, sigma, rate, carry))
     )
-    if not ((s > 0) & (k > 0) & (h >= 0) & (vol >= 0)).all():
+    finite = np.all([np.isfinite(x) for x in (s, k, h, vol, r, b)], axis=0)
+    if not (finite & (s > 0) & (k > 0) & (h >= 0) & (vol >= 0) & ((np.abs(sign) == 1) | (sign == LINEAR))).all():
         raise UsageError(
-            "an option needs spot > 0, strike > 0, hours >= 0 and sigma >= 0; drop the rows that have none"
+            "an option needs a kind of 1, -1 or 0, spot > 0, strike > 0, hours >= 0, sigma >= 0, a rate and a carry, all "
+            "finite; drop the rows that have none"
         )
     years = h / YEAR_HOURS
     root = np.sqrt(years)
@@ -155,9 +158,9 @@ def attribute(book: Book, spot: float, spot_after: float, hours: float, sigma_ch
     """Second-order attribution of the profit of a move over ``hours``.
 
     delta dS + gamma dS^2 / 2 + theta dt + vega dsigma; the residual is what third-order and cross terms (and an
-    expiry on the way) leave.
+    expiry on the way) leave. UsageError where an option expires at its strike, now.
     """
-    before, move = book.at(spot), spot_after - spot
+    before, move = _expanded(book, spot), spot_after - spot
     parts = {
         "delta": float(before.delta * move),
         "gamma": float(before.gamma * move**2 / 2),
@@ -193,12 +196,12 @@ def insolvency(
     delta would cost against a depth of ``depth_usd`` by the square-root law, impact * |N| * sqrt(|N| / depth) of
     notional N; ``impact`` is the move that eats the whole depth. An infinite depth costs nothing.
 
-    Raises UsageError where the depth is not positive.
+    Raises UsageError where the depth is not positive or an option expires at its strike, now.
     """
     if not depth_usd > 0:
         raise UsageError(f"depth_usd must be positive, not {depth_usd}; give math.inf for a market without impact")
     draws, mass = np.asarray(returns, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    before, after_spot = book.at(spot), spot * np.exp(draws)
+    before, after_spot = _expanded(book, spot), spot * np.exp(draws)
     move = after_spot - spot
     after = book.later(hours).at(after_spot)
     quadratic = before.delta * move + before.gamma * move**2 / 2 + before.theta * hours / YEAR_HOURS
@@ -207,6 +210,14 @@ def insolvency(
         "revaluation": _closing(after.delta, after_spot, depth_usd, impact) - (after.price - before.price),
     }
     return Insolvency(**{name: float(mass[loss > equity].sum()) for name, loss in losses.items()})
+
+
+def _expanded(book: Book, spot: float) -> Greeks:
+    """The Greeks for an expansion about ``spot``; where gamma is infinite there is none."""
+    found = book.at(spot)
+    if not np.isfinite(found.gamma):
+        raise UsageError(f"an option expires at its strike {spot:g} now and has no second order; settle it first")
+    return found
 
 
 def _closing(delta: Floats, spot: Floats, depth_usd: float, impact: float) -> Floats:

@@ -7,18 +7,19 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from features.errors import UsageError
 
 from .greeks import PUT, greeks
 from .scenarios import expected_shortfall
 
-__all__ = ["INFEASIBLE", "Allocation", "Limits", "Menu", "allocate", "put_menu"]
+__all__ = ["INFEASIBLE", "Allocation", "Limits", "Menu", "allocate", "floor_probabilities", "put_menu"]
 
 Floats = npt.NDArray[np.float64]
 
 INFEASIBLE: Final = "HEDGE_INFEASIBLE"
-# A programme solved to this tolerance must not fail its own constraint by rounding.
+# A programme solved to this tolerance, a share of the largest loss, must not fail its own constraint by rounding.
 TOLERANCE: Final = 1e-9
 
 
@@ -51,9 +52,9 @@ class Limits:
 class Allocation:
     """The programme's answer. Nothing is bought where it is infeasible or not worth its cost.
 
-    ``least_budget`` is the smallest budget that the menu can meet (NaN where gamma or vega alone forbid every
-    purchase); ``break_even`` the probability of the tail event at which the purchase pays for itself,
-    cost / avoided shortfall.
+    ``least_budget`` is the budget where that is feasible, else the smallest one that the menu can meet (NaN where gamma
+    or vega alone forbid every purchase); ``break_even`` the probability of the tail event at which the purchase pays
+    for itself, cost / avoided shortfall.
     """
 
     quantity: Floats
@@ -134,6 +135,20 @@ def allocate(losses: Floats, weights: Floats, menu: Menu, limits: Limits) -> All
     )
 
 
+def floor_probabilities(
+    losses: Floats, weights: Floats, menu: Menu, quantity: Floats, floors: npt.ArrayLike
+) -> pd.DataFrame:
+    """P(loss <= floor) without and with ``quantity`` (J,) of the menu, its price paid, one row a floor.
+
+    Over losses (m,) with weights that sum to 1. Columns: floor, bare, protected; the price of protection makes the
+    small floors less likely to hold and the far ones more.
+    """
+    limits = np.asarray(floors, dtype=np.float64)
+    paid = losses - menu.payoffs @ quantity + menu.price @ quantity
+    held = {name: (result <= limits[:, None]) @ weights for name, result in (("bare", losses), ("protected", paid))}
+    return pd.DataFrame({"floor": limits, **held})
+
+
 def _shortfall(losses: Floats, weights: Floats, limits: Limits) -> float:
     return float(expected_shortfall(losses[None, :], weights[None, :], limits.level)[0])
 
@@ -144,19 +159,25 @@ def _solve(losses: Floats, weights: Floats, menu: Menu, limits: Limits, *, cheap
     from scipy.sparse import csr_array, eye_array, hstack, vstack
 
     m, j = menu.payoffs.shape
+    # The solver's tolerances are absolute: in USD a coin of a millionth of a dollar would meet any budget.
+    scale = max(float(np.abs(losses).max()), float(menu.payoffs.max(initial=0.0))) or 1.0
+    payoffs, price = menu.payoffs / scale, menu.price / scale
     tail = np.concatenate([np.zeros(j), [1.0], weights / (1 - limits.level)])
-    excess = hstack([csr_array(-menu.payoffs), csr_array(np.full((m, 1), -1.0)), -eye_array(m)])
+    excess = hstack([csr_array(-payoffs), csr_array(np.full((m, 1), -1.0)), -eye_array(m)])
     greek = np.zeros((3, j + 1 + m))
     greek[0, :j], greek[1, :j], greek[2, :j] = menu.gamma, -menu.gamma, -menu.vega
     room = np.array(
         [limits.gamma_max - limits.book_gamma, limits.gamma_max + limits.book_gamma, limits.book_vega - limits.vega_min]
     )
     bounded = np.isfinite(room)  # an infinite limit is none
-    rows, bounds = [excess, csr_array(greek[bounded])], [-losses, room[bounded]]
+    largest = np.abs(greek[bounded]).max(axis=1, keepdims=True)
+    unit = np.where(largest > 0, largest, 1.0)
+    rows = [excess, csr_array(greek[bounded] / unit)]
+    bounds = [-losses / scale, room[bounded] / unit[:, 0]]
     if cheapest:
         rows.append(csr_array(tail[None, :]))
-        bounds.append(np.array([limits.budget + TOLERANCE]))
-    objective = np.concatenate([menu.price, np.zeros(1 + m)]) if cheapest else tail
+        bounds.append(np.array([limits.budget / scale + TOLERANCE]))
+    objective = np.concatenate([price, np.zeros(1 + m)]) if cheapest else tail
     result = linprog(
         objective,
         A_ub=vstack(rows, format="csr"),

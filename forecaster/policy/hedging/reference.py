@@ -78,7 +78,7 @@ class Hedges:
     avoided_es_usd: npt.NDArray[np.int64]
     reason: npt.NDArray[np.int64]
     infeasible: npt.NDArray[np.bool_]
-    least_budget: Floats  # shortfall that the largest lawful hedge leaves; NaN without a usable forecast
+    least_budget: Floats  # the budget, or the least one that a lawful hedge meets; NaN without a usable forecast
 
     def __len__(self) -> int:
         return len(self.instrument)
@@ -96,14 +96,17 @@ class Hedges:
 
 @dataclass(frozen=True)
 class _Offer:
-    """One way to meet the budget, arrays (n,): units, cost, expected net cost, avoided shortfall, and gamma."""
+    """One way to meet the budget, or to come as near as is lawful, arrays (n,).
+
+    Units in whole thousandths, their cost, expected net cost, avoided shortfall and gamma, and whether they meet it.
+    """
 
     units: Floats
     cost: Floats
     net: Floats
     avoided: Floats
     sensitivity: Floats
-    lawful: npt.NDArray[np.bool_]
+    meets: npt.NDArray[np.bool_]
 
 
 def described(record: Sequence[int]) -> dict[str, int | str]:
@@ -131,8 +134,8 @@ def hedges_of(inputs: HedgeInputs, params: HedgingParams) -> Hedges:
     The shortfall at ``level`` over the forecast's draws and the stress move must come within ``budget``. Where it
     does not: of the puts (one strike, expiring with the horizon, where an implied volatility is known) and the
     short perpetual that meet it, the one with the lower expected net cost, if it avoids more shortfall than it
-    costs. Where neither can, the largest lawful short, flagged. Quantities round away from zero, costs up, avoided
-    shortfall and bands down.
+    costs. Where neither can, the lawful one that avoids the most, flagged. Quantities round away from zero as far as
+    limits allow, and the rest is that of the rounded quantity: costs round up, avoided shortfall and bands down.
     """
     parts = [_hedge(inputs.take(slice(i, i + CHUNK)), params) for i in range(0, len(inputs), CHUNK)]
     if not parts:
@@ -154,18 +157,19 @@ def _hedge(inputs: HedgeInputs, params: HedgingParams) -> Hedges:
     tail = tail_weights(-change, mass, params.level)
     shortfall = -(tail * change).sum(axis=1)
     gap = np.maximum(shortfall - params.budget, 0.0)
-    perp, room = _perpetual(inputs, shortfall, gap, params)
-    # The stress move says what must be survived, not what is likely: it takes no part in a put's expected pay-off.
+    # The stress move says what must be survived, not what is likely: it takes no part in an expected pay-off.
     likely = np.append(weights, 0.0)
+    perp = _perpetual(inputs, shortfall, gap, (likely * change).sum(axis=1), params)
     put, strike = _puts(inputs, change, likely, tail, gap, params)
-    put_wins = put.lawful & (~perp.lawful | (put.net < perp.net))
-    over, infeasible = gap > 0, ~perp.lawful & ~put.lawful
+    neither = ~perp.meets & ~put.meets
+    put_wins = np.where(neither, put.avoided > perp.avoided, put.meets & (~perp.meets | (put.net < perp.net)))
+    over = gap > 0
     both = {f.name: np.where(put_wins, getattr(put, f.name), getattr(perp, f.name)) for f in fields(_Offer)}
     best = _Offer(**both)
     worth = best.avoided > best.cost
     kind = np.select([~usable, ~over, ~worth, put_wins], [NONE, NONE, NONE, PUTS], PERPETUAL)
     reason = np.select(
-        [~usable, ~over, infeasible, ~worth, put_wins, put.lawful],
+        [~usable, ~over, neither, ~worth, put_wins, put.meets],
         [UNUSABLE, WITHIN, BEYOND, WORTHLESS, PUT_CHEAPER, PERP_CHEAPER],
         NO_IV,
     )
@@ -175,13 +179,13 @@ def _hedge(inputs: HedgeInputs, params: HedgingParams) -> Hedges:
     return Hedges(
         instrument=kind.astype(np.int64),
         strike_ppm=np.where(kind == PUTS, np.rint(strike * PPM), 0).astype(np.int64),
-        quantity_milli=_whole(np.where(active, sign * np.ceil(best.units * 1000 - 1e-9), 0), n),
+        quantity_milli=_whole(np.where(active, sign * np.rint(best.units * 1000), 0), n),
         band_ppm=_whole(np.where(active, np.floor(band * PPM), 0), n),
         cost_usd=_whole(np.where(active, np.ceil(best.cost * params.notional_usd), 0), n),
         avoided_es_usd=_whole(np.where(active, np.floor(best.avoided * params.notional_usd), 0), n),
         reason=reason.astype(np.int64),
-        infeasible=usable & over & infeasible,
-        least_budget=np.where(usable, np.minimum(shortfall * (1 - room), shortfall), np.nan),
+        infeasible=usable & over & neither,
+        least_budget=np.where(usable, np.where(over & neither, shortfall - best.avoided, params.budget), np.nan),
     )
 
 
@@ -189,25 +193,38 @@ def _whole(values: Floats, n: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.broadcast_to(values, (n,)), dtype=np.int64)
 
 
-def _perpetual(inputs: HedgeInputs, shortfall: Floats, gap: Floats, params: HedgingParams) -> tuple[_Offer, Floats]:
-    """The short that brings the shortfall to the budget, or the largest there is room for; and that room."""
+def _at_least(units: Floats) -> Floats:
+    return np.asarray(np.ceil(units * 1000 - 1e-9) / 1000)
+
+
+def _at_most(units: Floats) -> Floats:
+    return np.asarray(np.floor(units * 1000 + 1e-9) / 1000)
+
+
+def _perpetual(inputs: HedgeInputs, shortfall: Floats, gap: Floats, drift: Floats, params: HedgingParams) -> _Offer:
+    """The short that brings the shortfall to the budget, or the largest there is room for.
+
+    ``drift`` is the expected change of the price, which a short pays as a put gets its expected pay-off.
+    """
     volume = np.nan_to_num(inputs.daily_volume_usd)
     room = np.clip(params.participation * volume / params.notional_usd, 0.0, 1.0)
-    need = np.divide(gap, shortfall, out=np.zeros_like(gap), where=shortfall > 0)
-    units = np.minimum(need, room)
+    most = _at_most(room)
+    need = _at_least(np.divide(gap, shortfall, out=np.zeros_like(gap), where=shortfall > 0))
+    units = np.minimum(need, most)
     gas = 2 * params.gas_usd / params.notional_usd * (units > 0)
-    cost = np.maximum(units * (2 * params.trade_cost + np.nan_to_num(inputs.short_funding)), 0.0) + gas
+    held = units * (2 * params.trade_cost + np.nan_to_num(inputs.short_funding))
+    cost = np.maximum(held, 0.0) + gas
     # The holding moves with the forecast, not with the price: d<phi>/d<S> = ((1 - units) * volvol / (sigma S))^2.
     ratio = np.divide(params.vol_of_vol, inputs.sigma, out=np.zeros_like(gap), where=inputs.sigma > 0)
-    offer = _Offer(units, cost, cost, units * shortfall, (1 - units) * ratio, need <= room)
-    return offer, room
+    return _Offer(units, cost, held + gas + units * drift, units * shortfall, (1 - units) * ratio, need <= most)
 
 
 def _puts(
     inputs: HedgeInputs, change: Floats, likely: Floats, tail: Floats, gap: Floats, params: HedgingParams
 ) -> tuple[_Offer, Floats]:
-    """The strike with the least expected net cost, and that strike; not lawful where no strike meets all limits."""
-    known = inputs.implied > 0
+    """Of the strikes that meet the budget the one with the least expected net cost, else the one that avoids the most;
+    and that strike."""
+    known = np.isfinite(inputs.implied) & (inputs.implied > 0)
     implied = np.where(known, inputs.implied, 1.0)
     deviation = implied * np.sqrt(HORIZON / YEAR_HOURS)
     steps = np.asarray(params.put_steps)[None, :]
@@ -217,14 +234,17 @@ def _puts(
     price = ask.price + np.minimum(params.option_fee, params.option_fee_cap * ask.price)
     payoff = np.maximum(strikes[:, :, None] - 1 - change[:, None, :], 0.0)
     in_tail, fair = np.einsum("njm,nm->nj", payoff, tail), payoff @ likely
-    units = np.full_like(strikes, np.inf)
-    np.divide(np.broadcast_to(gap[:, None], strikes.shape), in_tail, out=units, where=in_tail > 0)
-    lawful = known[:, None] & (units <= params.put_cap)
-    units = np.where(lawful, units, 0.0)
-    lawful &= (units * ask.gamma * 0.01 <= params.gamma_max) & (units * ask.vega * 0.01 >= params.vega_min)
-    cost = units * price + params.gas_usd / params.notional_usd
-    net = np.where(lawful, cost - units * fair, np.inf)
-    at = net.argmin(axis=1)[:, None]
+    need = np.full_like(strikes, np.inf)
+    np.divide(np.broadcast_to(gap[:, None], strikes.shape), in_tail, out=need, where=in_tail > 0)
+    steepest = np.full_like(strikes, np.inf)
+    np.divide(params.gamma_max, ask.gamma * 0.01, out=steepest, where=ask.gamma > 1e-12)
+    need, most = _at_least(need), _at_most(np.minimum(steepest, params.put_cap))
+    units = np.minimum(need, most)
+    units = np.where(known[:, None] & (units * ask.vega * 0.01 >= params.vega_min), units, 0.0)
+    meets = (units > 0) & (units >= need)
+    cost = units * price + params.gas_usd / params.notional_usd * (units > 0)
+    avoided, net = units * in_tail, np.where(meets, cost - units * fair, np.inf)
+    at = np.where(np.any(meets, axis=1, keepdims=True), net, -avoided).argmin(axis=1)[:, None]
 
     def pick(x: Floats) -> Floats:
         return np.asarray(np.take_along_axis(x, at, axis=1)[:, 0])
@@ -233,8 +253,8 @@ def _puts(
         units=pick(units),
         cost=pick(cost),
         net=pick(net),
-        avoided=pick(units * in_tail),
+        avoided=pick(avoided),
         sensitivity=pick(units * ask.gamma),
-        lawful=np.asarray(np.take_along_axis(lawful, at, axis=1)[:, 0]),
+        meets=np.asarray(np.take_along_axis(meets, at, axis=1)[:, 0]),
     )
     return offer, pick(strikes)

@@ -57,17 +57,22 @@ def premium_ledger(
 def funded_protection(ledger: pd.DataFrame, purchases: pd.DataFrame, every: str) -> pd.DataFrame:
     """The accrual beside the protection bought, by period (``every`` is a pandas offset): does one fund the other?
 
+    An hour belongs to the period in which it begins. A period of purchases that the ledger does not cover is a row
+    whose accrual and balance are null.
     ``purchases``: columns ``cost, payoff, avoided`` (one notional), indexed by the instant of purchase. Columns:
     ``hours`` and ``null_hours`` of the ledger, ``accrual``, ``cost``, ``payoff``, ``avoided`` (mean expected
     shortfall avoided a purchase), ``purchases``, ``balance`` = accrual - cost + payoff.
     """
-    accrual = ledger["accrual"]
-    by, bought = accrual.groupby(pd.Grouper(freq=every)), purchases.groupby(pd.Grouper(freq=every))
-    table = pd.DataFrame({"hours": by.count(), "null_hours": by.size() - by.count(), "accrual": by.sum(min_count=1)})
-    sums = bought[["cost", "payoff"]].sum().reindex(table.index, fill_value=0.0)
-    table = table.join(sums)
-    table["avoided"] = bought["avoided"].mean().reindex(table.index)
-    table["purchases"] = bought.size().reindex(table.index, fill_value=0)
+    accrual = ledger["accrual"].set_axis(pd.DatetimeIndex(ledger.index) - pd.Timedelta(hours=1))
+    known = accrual.notna().astype(float)
+    hours = pd.DataFrame({"hours": known, "null_hours": 1 - known, "accrual": accrual})
+    # Grouped as one, for periods such as 7D begin at the first row.
+    rows = pd.concat([hours, purchases[["cost", "payoff", "avoided"]].assign(purchases=1)]).sort_index()
+    by = rows.groupby(pd.Grouper(freq=every))
+    table = by[["hours", "null_hours", "purchases"]].sum().astype(int)
+    table["accrual"] = by["accrual"].sum(min_count=1)
+    table[["cost", "payoff"]] = by[["cost", "payoff"]].sum()
+    table["avoided"] = by["avoided"].mean()
     table["balance"] = table["accrual"] - table["cost"] + table["payoff"]
     return table
 
@@ -82,7 +87,7 @@ def stale_quotes(iv: Floats, tenor_hours: float, lags: Iterable[int], spread: fl
     """
     rows = []
     for lag in lags:
-        now, then = iv[lag:], iv[: len(iv) - lag]
+        now, then = iv[lag:], iv[: max(len(iv) - lag, 0)]
         both = ~np.isnan(now) & ~np.isnan(then)
         gap = np.abs(_straddle(now[both], tenor_hours) - _straddle(then[both], tenor_hours))
         taken = np.maximum(gap - spread, 0.0)

@@ -109,6 +109,10 @@ def test_a_hole_in_the_path_is_refused() -> None:
     prices = np.array([[1.0, 1.0, 1.0], [1.0, np.nan, 1.0]])
     with pytest.raises(UsageError, match="path 1 has a hole"):
         follow(np.zeros((2, 2)), 0.0, prices, 0.0, 0.0)
+    whole, hole = np.ones((2, 3)), np.array([[0.0, 0.0], [0.0, np.nan]])
+    for targets, widths, funding in ((hole, 0.0, 0.0), (np.zeros((2, 2)), hole, 0.0), (np.zeros((2, 2)), 0.0, hole)):
+        with pytest.raises(UsageError, match="path 1 has a hole"):
+            follow(targets, widths, whole, funding, 0.0)
 
 
 def test_hedging_less_often_costs_less_and_errs_more() -> None:

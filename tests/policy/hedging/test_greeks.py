@@ -130,11 +130,17 @@ def test_limits_are_approached(kind: int, m: float, r: float, b: float) -> None:
     assert price(kind, 100.0, k, 24.0, 1e-9, r, b) == pytest.approx(max(kind * forward, 0.0), abs=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"spot": 0.0}, {"strike": -1.0}, {"hours": math.nan}, {"sigma": -0.1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"spot": 0.0}, {"strike": -1.0}, {"hours": math.nan}, {"sigma": -0.1}, {"kind": 2}, {"kind": math.nan}),
+        *({"sigma": math.inf}, {"hours": math.inf}, {"spot": math.inf}, {"rate": math.nan}, {"carry": -math.inf}),
+    ],
+)
 def test_absurd_options_are_refused(bad: dict[str, float]) -> None:
-    lawful = {"spot": 100.0, "strike": 100.0, "hours": 24.0, "sigma": 0.5}
+    lawful = {"kind": PUT, "spot": 100.0, "strike": 100.0, "hours": 24.0, "sigma": 0.5}
     with pytest.raises(UsageError, match="spot > 0"):
-        greeks(PUT, **{**lawful, **bad})
+        greeks(**{**lawful, **bad})
 
 
 def book() -> Book:
@@ -179,6 +185,16 @@ def test_insolvency_of_a_linear_book_is_the_law_s_own_tail() -> None:
     assert p.revaluation == pytest.approx(0.40 + 0.4 * (0.1 * 100 * math.sqrt(100 / 95) > 10))
     with pytest.raises(UsageError, match="depth_usd"):
         insolvency(long, 100.0, returns, weights, 10.0, hours=24, depth_usd=0.0, impact=1.0)
+
+
+def test_an_option_at_its_strike_at_expiry_has_no_second_order() -> None:
+    pinned = Book(np.array([PUT]), np.array([-1.0]), np.array([100.0]), np.array([0.0]), np.array([0.6]))
+    with pytest.raises(UsageError, match="settle it first"):
+        insolvency(pinned, 100.0, [-0.5, 0.0], [0.5, 0.5], 1.0, hours=24, depth_usd=math.inf, impact=0.0)
+    with pytest.raises(UsageError, match="settle it first"):
+        attribute(pinned, 100.0, 100.0, 24.0, 0.0)
+    beside = insolvency(pinned, 90.0, [-0.5, 0.0], [0.5, 0.5], 1.0, hours=24, depth_usd=math.inf, impact=0.0)
+    assert beside.delta_gamma == beside.revaluation == 0.5
 
 
 def test_delta_gamma_misjudges_a_book_of_short_far_puts() -> None:

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from features.errors import DataInvalid
 from forecaster.policy.hedging.greeks import PUT, greeks
-from forecaster.policy.hedging.protection import INFEASIBLE, Limits, Menu, allocate, put_menu
+from forecaster.policy.hedging.protection import INFEASIBLE, Limits, Menu, allocate, floor_probabilities, put_menu
 from forecaster.policy.hedging.scenarios import (
     LEVELS,
     expected_shortfall,
@@ -22,6 +22,7 @@ from forecaster.policy.hedging.scenarios import (
     tail_weights,
     with_stress,
 )
+from forecaster.policy.insurance import tranche
 
 FREE = Limits(budget=10.0, level=0.9, gamma_max=math.inf, vega_min=-math.inf)
 
@@ -137,6 +138,24 @@ def test_gamma_and_vega_bind() -> None:
     assert math.isnan(none.least_budget)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e3])
+def test_the_unit_of_the_price_does_not_matter(scale: float) -> None:
+    """A coin of a millionth of a dollar has the hedge of one of a hundred, its budget and limits kept as well."""
+    losses, weights, menu = world(1, 3)
+    limits = replace(FREE, budget=6.0, gamma_max=0.05)
+    small = Menu(menu.payoffs * scale, menu.price * scale, menu.gamma / scale, menu.vega * scale, menu.cap)
+    rescaled = replace(limits, budget=limits.budget * scale, gamma_max=limits.gamma_max / scale)
+    whole, part = allocate(losses, weights, menu, limits), allocate(losses * scale, weights, small, rescaled)
+    assert part.quantity == pytest.approx(whole.quantity, abs=1e-6)
+    assert part.shortfall_after / scale <= limits.budget * (1 + 1e-7)
+    assert float(small.gamma @ part.quantity) <= rescaled.gamma_max * (1 + 1e-7)
+    never = allocate(losses * scale, weights, small, replace(rescaled, budget=-50.0 * scale))
+    assert not never.feasible
+    assert never.least_budget / scale == pytest.approx(
+        allocate(losses, weights, menu, replace(limits, budget=-50.0)).least_budget, abs=1e-6
+    )
+
+
 def test_a_hedge_that_costs_more_than_it_avoids_is_not_bought() -> None:
     losses, weights, menu = world(3, 2)
     budget = 0.9 * shortfall_by_search(losses, weights, 0.9)
@@ -149,6 +168,41 @@ def test_a_hedge_that_costs_more_than_it_avoids_is_not_bought() -> None:
     assert dear.cost == 0.0
     assert dear.avoided == 0.0
     assert dear.break_even > 1
+
+
+def test_a_put_for_every_unit_makes_its_floor_certain() -> None:
+    draws, weights = predictive_draws(0.05 * ndtri(LEVELS)[None, :])
+    losses = 100 * -np.expm1(draws[0])
+    menu = put_menu(100.0, np.array([94.0]), 24.0, 1.0, draws[0], fee=0.0003, fee_cap=0.125, gas=0.01, cap=1.0)
+    price = float(menu.price[0])
+    table = floor_probabilities(losses, weights, menu, np.ones(1), [0.0, 6.0, 6.0 + price + 1e-9])
+    assert table["protected"].iloc[2] == pytest.approx(1.0)
+    # The law's own: a loss of 6 % is a log return of ln 0.94; the premium is what a rise must first earn back.
+    assert table["bare"].iloc[2] == pytest.approx(1 - float(ndtr(math.log(0.94 - price / 100) / 0.05)), abs=0.01)
+    assert table["protected"].iloc[0] == pytest.approx(1 - float(ndtr(math.log(1 + price / 100) / 0.05)), abs=0.02)
+    assert table["protected"].iloc[0] < table["bare"].iloc[0]
+    idle = floor_probabilities(losses, weights, menu, np.zeros(1), [0.0, 6.0])
+    assert idle["bare"].tolist() == idle["protected"].tolist()
+
+
+def test_a_treasury_bounds_its_own_draws_with_puts() -> None:
+    """A fund pays what a fall takes beyond the margin: puts at that strike are the same claim, so that the units are
+    the share of open interest that the budget does not bear."""
+    margin, interest, budget = 0.1, 5e6, 1e5
+    draws, weights = predictive_draws(0.05 * np.sinh(ndtri(LEVELS))[None, :])
+    falls = -np.expm1(draws[0])
+    drawn = interest * tranche(falls, margin, math.inf)
+    menu = put_menu(1.0, np.array([1 - margin]), 24.0, 0.9, draws[0], fee=0.0003, fee_cap=0.125, gas=0.0, cap=interest)
+    found = allocate(drawn, weights, menu, Limits(budget, 0.99, math.inf, -math.inf))
+    assert found.bought
+    assert found.shortfall_before > 2 * budget
+    assert found.shortfall_after == pytest.approx(budget, rel=1e-6)
+    assert found.quantity[0] == pytest.approx(interest * (1 - budget / found.shortfall_before), rel=1e-6)
+    assert found.cost == pytest.approx(float(menu.price @ found.quantity))
+    small = replace(menu, cap=menu.cap / 100)
+    never = allocate(drawn, weights, small, Limits(budget, 0.99, math.inf, -math.inf))
+    assert never.reason == INFEASIBLE
+    assert never.least_budget == pytest.approx(0.99 * found.shortfall_before, rel=1e-6)
 
 
 def test_nothing_is_bought_within_the_budget() -> None:

@@ -83,10 +83,9 @@ def test_without_implied_volatility_the_short_meets_the_budget() -> None:
     assert hedge["quantity_milli"] == -math.ceil(1000 * (1 - 0.08 / before))
     held = -int(hedge["quantity_milli"]) / 1000
     assert float(expected_shortfall((1 - held) * losses[None], mass[None], 0.99)[0]) <= 0.08
-    units = 1 - 0.08 / before
-    assert hedge["avoided_es_usd"] == math.floor(1e6 * (before - 0.08) + 1e-6)
-    assert hedge["cost_usd"] == math.ceil(1e6 * units * (2 * 0.0006 + 0.0003) + 2)
-    width = (1.5 * 0.0006 * ((1 - units) * 2.0 / 0.9) ** 2 / 10.0) ** (1 / 3)
+    assert hedge["avoided_es_usd"] == math.floor(1e6 * held * before + 1e-6)
+    assert hedge["cost_usd"] == math.ceil(1e6 * held * (2 * 0.0006 + 0.0003) + 2)
+    width = (1.5 * 0.0006 * ((1 - held) * 2.0 / 0.9) ** 2 / 10.0) ** (1 / 3)
     assert hedge["band_ppm"] == math.floor(width * 1e6)
 
 
@@ -105,13 +104,20 @@ def test_one_strike_is_the_programme_s_answer(sigma: float, iv_share: float, ste
     )
     limits = Limits(params.budget, params.level, math.inf, -math.inf)
     found = allocate(-np.expm1(draws), mass, menu, limits)
-    if hedge["instrument"].startswith("put"):
+    assert infeasible == (not found.feasible)
+    if infeasible:
+        least = float(hedges_of(line, params).least_budget[0])
+        assert least == pytest.approx(found.least_budget, abs=1e-9)  # a cap of one unit is whole thousandths
+        assert hedge["quantity_milli"] in (0, 1000)
+    elif hedge["instrument"].startswith("put"):
         assert found.bought
-        assert hedge["quantity_milli"] == pytest.approx(1000 * found.quantity[0], abs=1.001)
-        assert hedge["cost_usd"] == pytest.approx(1e6 * found.cost + 1, abs=1.001)
-        assert hedge["avoided_es_usd"] == pytest.approx(1e6 * found.avoided, abs=2)
+        assert 0 <= hedge["quantity_milli"] - 1000 * found.quantity[0] < 1.001
+        # What is published is the cost of the quantity that is published.
+        rounded = hedge["quantity_milli"] / 1000 / found.quantity[0]
+        assert hedge["cost_usd"] == pytest.approx(1e6 * found.cost * rounded + 1, abs=1.01)
+        assert hedge["avoided_es_usd"] == pytest.approx(1e6 * found.avoided * rounded, abs=2)
     else:
-        assert infeasible == (not found.feasible)
+        assert not found.bought
 
 
 def test_the_cheaper_of_put_and_short_is_taken() -> None:
@@ -131,6 +137,49 @@ def test_a_market_too_thin_is_infeasible_and_says_so() -> None:
     assert made.least_budget[0] > PARAMS.budget
     again = hedges_of(inputs(1.2, daily_volume_usd=2e6), replace(PARAMS, budget=float(made.least_budget[0]) + 1e-9))
     assert not again.infeasible[0]
+
+
+def test_the_largest_lawful_hedge_never_exceeds_its_room() -> None:
+    hedge, infeasible = hedge_of(inputs(1.2, daily_volume_usd=2.009e6), PARAMS)
+    assert infeasible
+    assert hedge["quantity_milli"] == -200  # of a room of 200.9
+    tight = replace(PARAMS, put_cap=0.1237, put_steps=(1.0,))
+    puts = hedges_of(inputs(1.2, 0.6, daily_volume_usd=0.0), tight)
+    assert puts.quantity_milli.tolist() == [123]
+
+
+@pytest.mark.parametrize("limit", [{"put_cap": 0.3}, {"gamma_max": 0.05}])
+def test_an_infeasible_budget_is_missed_by_the_least(limit: dict[str, float]) -> None:
+    """Puts that cannot meet the budget may still avoid more than the short that cannot either."""
+    params = replace(PARAMS, put_steps=(1.0,), **limit)
+    line = inputs(1.2, 0.6, daily_volume_usd=2e6)
+    made = hedges_of(line, params)
+    assert made.infeasible.tolist() == [True]
+    draws, mass = scenario(line)
+    deviation = 0.6 * math.sqrt(24 / YEAR_HOURS)
+    menu = put_menu(
+        1.0, np.exp([-deviation]), 24.0, 0.6 * 1.2, draws, fee=0.0003, fee_cap=0.125, gas=0.0, cap=params.put_cap
+    )
+    found = allocate(-np.expm1(draws), mass, menu, Limits(0.0, 0.99, 100 * params.gamma_max, -math.inf))
+    short = 0.8 * found.shortfall_before
+    assert found.least_budget < short
+    assert made.least_budget[0] == pytest.approx(found.least_budget, abs=2e-4)
+    assert made.least_budget[0] >= found.least_budget - 1e-9
+    hedge = next(made.objects())
+    assert hedge["instrument"] == f"put-24h-{round(1e6 * math.exp(-deviation))}ppm"
+    assert str(hedge["reason"]).startswith(INFEASIBLE)
+    again = hedges_of(line, replace(params, budget=float(made.least_budget[0]) + 1e-9))
+    assert not again.infeasible[0]
+
+
+def test_a_short_pays_the_expected_rise_that_a_put_does_not() -> None:
+    """Under a law that rises by 2 % a day the short is the dearer hedge; under one that falls, the cheaper."""
+    still = inputs([0.9, 0.9, 0.9], 0.62)
+    still.returns[1] += 0.02
+    still.returns[2] -= 0.02
+    _, up, down = hedges_of(still, PARAMS).objects()
+    assert str(up["instrument"]).startswith("put")
+    assert down["instrument"] == "perpetual"
 
 
 @pytest.mark.parametrize("fault", ["nan", "falling", "flagged"])

@@ -58,6 +58,35 @@ def test_understated_volatility_is_paid_for_by_the_replicator() -> None:
     assert low.error.mean() < -5 * low.error.std() / math.sqrt(400)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_hedging_on_the_forecast_errs_less_than_on_trailing_volatility(seed: int) -> None:
+    """GARCH(1,1) markets, where the forecast up to expiry is known in closed form from the past alone.
+
+    The delta itself gains little, most comes of pricing the put: the gap of the two errors is that of the premium.
+    """
+    count, steps, day = 1600, 72, 24
+    persistence, reaction, level = 0.985, 0.06, SIGMA**2 / 8760
+    noise = np.random.default_rng(seed).standard_normal((count, 4 * day + steps))
+    variance, shocks = np.full((count, noise.shape[1] + 1), level), np.empty_like(noise)
+    for t in range(noise.shape[1]):
+        shocks[:, t] = np.sqrt(variance[:, t]) * noise[:, t]
+        decayed = (persistence - reaction) * variance[:, t]
+        variance[:, t + 1] = level * (1 - persistence) + reaction * shocks[:, t] ** 2 + decayed
+    moves = (shocks - variance[:, :-1] / 2)[:, -steps:]
+    prices = 100 * np.exp(np.cumsum(np.pad(moves, ((0, 0), (1, 0))), axis=1))
+    left = np.arange(steps, 0, -1)
+    excess = (variance[:, -steps - 1 : -1] - level) * (1 - persistence**left) / (1 - persistence) / left
+    windows = np.lib.stride_tricks.sliding_window_view(shocks**2, day, axis=1)[:, -steps - 1 : -1]
+    forecast, trailing = np.sqrt(8760 * (level + excess)), np.sqrt(8760 * windows.mean(axis=2))
+    ahead, behind = (
+        replicate(prices, np.full(count, 100.0), sigma, 0.0, cost=5e-4, risk_aversion=math.inf)
+        for sigma in (forecast, trailing)
+    )
+    assert (ahead.payoff - ahead.gain).std() < (behind.payoff - behind.gain).std()
+    assert ahead.cost.mean() < behind.cost.mean()
+    assert ahead.error.std() < 0.9 * behind.error.std()
+
+
 def test_funding_and_cost_enter_the_price_once() -> None:
     prices = paths(20, 48, seed=8)
     sigma = np.full((20, 48), SIGMA)

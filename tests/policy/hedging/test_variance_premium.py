@@ -87,6 +87,32 @@ def test_accrual_beside_protection() -> None:
     assert row["purchases"] == 2
 
 
+@pytest.mark.parametrize("every", ["7D", "10h", "D", "W", "MS"])
+def test_no_purchase_falls_between_the_periods(every: str) -> None:
+    hours = pd.date_range("2024-01-03 01:00", periods=24 * 40, freq="h", tz="UTC")
+    ledger = pd.DataFrame({"accrual": np.arange(len(hours), dtype=float)}, index=hours)
+    when = pd.DatetimeIndex(["2023-12-20", "2024-01-10", "2024-01-31", "2024-03-20"], tz="UTC")
+    bought = pd.DataFrame({"cost": [1.0, 2.0, 4.0, 8.0], "payoff": 0.5, "avoided": 3.0}, index=when)
+    table = funded_protection(ledger, bought, every)
+    assert table["cost"].sum() == 15.0
+    assert table["payoff"].sum() == 2.0
+    assert table["purchases"].sum() == 4
+    assert table["accrual"].sum() == ledger["accrual"].sum()
+    assert table["hours"].sum() == len(hours)
+    outside = table[table["hours"] == 0].query("purchases > 0")
+    assert len(outside) == 2
+    assert outside["balance"].isna().all()  # what was accrued then is not known
+
+
+def test_an_hour_counts_in_the_period_in_which_it_begins() -> None:
+    hours = pd.date_range("2024-01-01 01:00", periods=48, freq="h", tz="UTC")
+    ledger = pd.DataFrame({"accrual": np.repeat([1.0, 10.0], 24)}, index=hours)
+    none = pd.DataFrame({"cost": [], "payoff": [], "avoided": []}, index=pd.DatetimeIndex([], tz="UTC"), dtype=float)
+    table = funded_protection(ledger, none, "D")
+    assert table["accrual"].tolist() == [24.0, 240.0]
+    assert table["balance"].tolist() == [24.0, 240.0]
+
+
 def test_stale_quotes_give_away_the_excess_over_the_spread() -> None:
     iv = np.array([0.5, 0.5, 0.8, np.nan, 0.8])
 
@@ -101,4 +127,6 @@ def test_stale_quotes_give_away_the_excess_over_the_spread() -> None:
     assert one["worst"] == pytest.approx(straddle(0.8) - straddle(0.5) - 0.01)
     none = stale_quotes(iv, 720.0, [1], spread=1.0).iloc[0]
     assert none["traded_share"] == none["gain_per_hour"] == 0.0
-    assert math.isnan(stale_quotes(iv[:1], 720.0, [1], 0.0)["worst"].iloc[0])
+    for lag in (1, 7):
+        assert math.isnan(stale_quotes(iv[:1], 720.0, [lag], 0.0)["worst"].iloc[0])
+    assert stale_quotes(iv, 720.0, [7], 0.0)["hours"].tolist() == [0]
