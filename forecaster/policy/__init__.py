@@ -57,11 +57,13 @@ class _Command(ModuleType):
         store: StoreLike = None,
         params: Params | str | Path | None = None,
         out: str | Path = "schedule.jsonl",
+        events: str | Path | None = None,
+        registry: str | Path | None = None,
     ) -> Schedule:
         """Write the parameter schedule that follows from forecasts and the market; see the command."""
         from forecaster.commands.schedules import policy
 
-        return policy(forecasts, store, params, out)
+        return policy(forecasts, store, params, out, events, registry)
 
 
 sys.modules[__name__].__class__ = _Command

@@ -1,26 +1,23 @@
-"""Circuit breakers: when they trip, what they do, and that they end.
+"""Circuit breakers: when they trip, and what they do.
 
 Four breakers, each an observable anyone can recompute. Their actions escalate while the cause lasts, each has a
-longest duration, and a halt is followed by a grace in which nobody is liquidated for the move made while halted.
+longest duration, and a halt is followed by a grace in which nobody is liquidated for the move made while halted:
+``governor.next_action`` carries them from line to line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .governor import next_action
 from .inputs import Inputs
 from .margin import Targets
-from .modes import rules
 from .params import Params
-from .types import HOUR
 
-__all__ = ["BREAKERS", "Action", "Standing", "advance", "may_liquidate", "tripped"]
+__all__ = ["BREAKERS", "Action", "may_liquidate", "tripped"]
 
 BREAKERS: Final = ("CB1", "CB2", "CB3", "CB4")
 FIVE_MINUTES_A_DAY: Final = 288
@@ -37,20 +34,13 @@ class Action(IntEnum):
     GRACE = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The action in force and the hour since which it is."""
-
-    action: Action = Action.CLEAR
-    since: int = 0
-
-
 def tripped(inputs: Inputs, targets: Targets, params: Params) -> dict[str, npt.NDArray[np.bool_]]:
     """Whether each breaker trips at each line (n,); an absent observable trips nothing.
 
-    CB1: a move within the past hour, or a 5-minute return in units of its forecast standard deviation. CB2: the
-    gap to the oracle, the least of the last ``gap_observations`` and net of confidence, beyond the limit of the
-    symbol's volume. CB3: modelled depth over its 30-day median. CB4: the insurance fund over its target.
+    CB1: a move within the past hour, or a 5-minute return in units of its forecast standard deviation. CB2: the gap
+    to the mark, or to the venue's own oracle where it is told, the least of the last ``gap_observations`` and net of
+    confidence (``oracle.persistent_gap``), beyond the limit of the symbol's volume. CB3: modelled depth over its
+    30-day median. CB4: the insurance fund over its target.
     """
     seen, limits = inputs.observed, params.breakers
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -62,19 +52,10 @@ def tripped(inputs: Inputs, targets: Targets, params: Params) -> dict[str, npt.N
         return {
             "CB1": (seen["hour_move"] >= limits.hour_move)
             | (seen["five_minute_move"] > limits.five_minute_sigmas * sigma),
-            "CB2": seen["oracle_gap"] > np.array(limits.gap_limits)[rank],
+            "CB2": np.fmax(seen["mark_gap"], seen["oracle_gap"]) > np.array(limits.gap_limits)[rank],
             "CB3": targets.depth_ratio < limits.depth_ratio,
             "CB4": fund < limits.fund_ratio * target,
         }
-
-
-def advance(standing: Standing, trips: bool, hour: int, params: Params) -> Standing:
-    """What stands at ``hour``, given what stood before and whether any breaker trips now; see ``next_action``.
-
-    The schedule's lines carry it on with the same compiled function.
-    """
-    action, since = next_action(standing.action, standing.since * HOUR, hour * HOUR, trips, rules(params))
-    return Standing(Action(action), since // HOUR)
 
 
 def may_liquidate(action: Action, below_now: bool, below_at_halt: bool) -> bool:

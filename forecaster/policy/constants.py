@@ -22,6 +22,7 @@ __all__ = [
     "Oracle",
     "Penalty",
     "Protection",
+    "Rollout",
 ]
 
 
@@ -144,12 +145,10 @@ class Breakers:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The oracle's quorum and reference price."""
+    """The oracle's quorum."""
 
     quorum: int
     max_age_seconds: float
-    reference_gain: float
-    reference_step: float
 
 
 @dataclass(frozen=True)
@@ -209,6 +208,16 @@ class Baselines:
     min_observations: int
     fhs_half_life_hours: int
     ewma_half_life_hours: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Constants of the roll-out from shadow over canaries to live; those of ``audit.rollout.Limits``."""
+
+    block_origins: int
+    coverage_ppm: int
+    silent_steps: int
+    canaries: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ REASON_TEXT: Final = {
     "SENTINEL": "the forecast lies far below recent volatility and was lifted",
     "OVERRIDE": "a signed override is in force",
     "HEDGE_INFEASIBLE": "no permitted hedge meets the budget of expected shortfall",
-    "INVARIANT_HOLD": "no lawful target exists, so the last vector stays",
+    "INVARIANT_HOLD": "the target does not fit inside the bounds, so nothing falls",
     "MARK_ABSENT": "no mark price; last prices stand in",
     "OI_ABSENT": "no open interest; its term is zero",
     "NEW_LISTING": "under 30 days of history; the static safe margin is the least",

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 USD: Final = (0.0, 1e14)  # beyond any day's volume or open interest of one market
 MOVE: Final = (0.0, 1e3)  # a price that grew a thousandfold
-HOURS: Final = (0.0, 24.0 * 31)
+HOURS: Final = (1e-3, 24.0 * 31)
 
 # Name and lawful range.
 _STORE: Final = {
@@ -37,6 +37,7 @@ _STORE: Final = {
     "safe_im": MOVE,
     "history_days": (0.0, 1e5),
     "hour_move": MOVE,
+    "mark_gap": MOVE,
     "five_minute_move": MOVE,
     "implied_vol": (0.0, 100.0),
     "drawdown": (0.0, 1.0),

@@ -4,7 +4,8 @@ One pass over the lines in schedule order: the record of a line is also the stat
 starts from, so that batch, hour by hour and the schedule's bytes are this code. The whole vector takes one
 share of the way to its target, the largest for which no component breaks a limit: clamping one parameter alone
 has liquidated healthy positions elsewhere. Maxima, minima and convex combinations keep every invariant of the
-vector, and so does rounding margins up and the penalty down.
+vector, and so does rounding margins up and the penalty down. The caps of the size tiers follow under the same law:
+one that falls tightens, one that grows loosens the margin of every larger position.
 
 Codes are this module's own constants, not imported ones: a compiled kernel is cached with the values that its
 own file gave it. The reference of modes, limits and windows is sections 5.1 to 5.4 of the policy's design.
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["BOUNDS", "FLAGS", "Course", "Facts", "Lines", "Rules", "walk", "window_minima"]
+__all__ = ["BOUNDS", "FLAGS", "Course", "Facts", "Lines", "Rules", "requirement", "walk", "window_minima"]
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -162,7 +163,10 @@ def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Wind
         day, five_days = _least(windows, s, now - DAY), _least(windows, s, now - FIVE_DAYS)
         course.feeds[i] = course.feeds[p] | (facts.feeds[row] if row >= 0 else 0)
         may_loosen = usable and facts.may_loosen[row] and course.feeds[i] == facts.feeds[row]  # none fell silent
-        vector, flags, bound, part = _move(i, p, row, usable, may_loosen, day, five_days, facts, rules, course)
+        narrows = usable and not first and (facts.caps[row] < course.caps[p]).any()  # a tightening: no margin falls
+        vector, flags, bound, part = _move(
+            i, p, row, usable, may_loosen and not narrows, day, five_days, facts, rules, course
+        )
         governed, rises = vector[0], not first and _turn(course.vector[p], vector) > 0
         floored = max(lines.low[line], lines.acknowledged[line]) > 0
         if not halted and lines.frozen[line]:
@@ -170,18 +174,22 @@ def walk(lines: Lines, facts: Facts, rules: Rules, course: Course, windows: Wind
         if not halted and (floored or (lines.high[line] < PPM and not lines.frozen[line])):
             vector, flags, bound, part = _override(line, vector, flags, bound, part, day, five_days, lines, rules)
         course.vector[i], course.flags[i], course.bound[i], course.part[i] = vector, flags, bound, part
+        course.caps[i] = facts.caps[row] if first else course.caps[p]
+        if usable and not first and (halted or not lines.frozen[line]):
+            course.caps[i] = _ladder(i, p, row, may_loosen, facts, rules, course)
         _decompose(i, p, row, usable, governed, facts, course)
         _push(windows, s, now, vector[0])
 
         # A tightening takes effect at once, a loosening later, a hold with the line that it holds.
         turn = 1 if first else _turn(course.vector[p], vector)
+        if turn == 0:
+            turn = _turn(course.caps[i], course.caps[p])
         held = max(now, course.effective_at[p])
         course.effective_at[i] = now if turn > 0 else held if turn == 0 else now + rules.loosening_hours * HOUR
         course.exposure[i] = _exposure(i, p, row, usable, may_loosen and not halted, facts, rules, course)
         course.risen_at[i] = now if rises and turn > 0 else course.risen_at[p]  # an override may have undone it
         course.good_at[i] = now if usable else course.good_at[p]
         course.insurance[i] = facts.insurance[row] if usable else course.insurance[p]
-        course.caps[i] = facts.caps[row] if usable or first else course.caps[p]
 
 
 @njit(cache=True)
@@ -265,18 +273,19 @@ def _move(
     course: Course,
 ) -> Step:
     """The governed vector, before overrides. The first line is the ungoverned target; a fault holds, then walks
-    to the static safe vector.
+    to the static safe vector. A target that needs more than the bounds allow is followed up to them, never down.
     """
     now, prior = course.as_of[i], course.vector[p]
+    beyond = usable and not facts.feasible[row]
     target = facts.vector[row] if usable else _safe_vector(course.safe[i], len(prior), rules)
     if course.as_of[p] == NEVER:
-        return target, 0, FREE, 0
-    if usable and not facts.feasible[row]:
-        return prior, INVARIANT_HOLD, FREE, 0
+        return target, INVARIANT_HOLD if beyond else 0, FREE, 0
     if not usable and now - course.good_at[p] <= rules.hold_hours * HOUR:
         return prior, 0, FREE, 0
     hours, since_rise = (now - course.as_of[p]) / HOUR, (now - course.risen_at[p]) / HOUR
-    return follow(prior, target, course.mode[i], hours, since_rise, day, five_days, may_loosen, rules)
+    free = may_loosen and not beyond
+    vector, flags, bound, part = follow(prior, target, course.mode[i], hours, since_rise, day, five_days, free, rules)
+    return vector, flags | INVARIANT_HOLD if beyond else flags, bound, part
 
 
 @njit(cache=True)
@@ -341,6 +350,40 @@ def _share_up(
         if room < share or room == 0.0:
             share, bound, part = room, name, k
     return share, bound, part
+
+
+@njit(cache=True)
+def _ladder(i: int, p: int, row: int, may_loosen: bool, facts: Facts, rules: Rules, course: Course) -> Integers:
+    """The caps of a usable line: those that fall do so at once; they grow where the line may loosen and no margin
+    rises, by no more than margins halve, and only if then no position's requirement falls faster than that.
+    """
+    caps, goal, vector, prior = course.caps[p], facts.caps[row], course.vector[i], course.vector[p]
+    least: Integers = np.minimum(caps, goal)
+    half_life, flags = rules.pace[course.mode[i], 2], course.flags[i]
+    still = flags in (0, DECAY, DEADBAND_HOLD) and _turn(prior, vector) <= 0
+    if not (may_loosen and still and half_life > 0) or _turn(caps, least) != 0 or _turn(least, goal) == 0:
+        return least
+    kept = 0.5 ** ((course.as_of[i] - course.as_of[p]) / HOUR / half_life)
+    grown: Integers = np.minimum(goal, np.ceil(caps / kept)).astype(np.int64)
+    tiers = len(caps)
+    for sizes in (caps, grown):  # requirements are linear between these sizes, and beyond them the rates decide
+        for size in sizes:
+            for part in (0, tiers):
+                then = requirement(size, caps, prior[part : part + tiers])
+                if requirement(size, grown, vector[part : part + tiers]) < kept * then:
+                    return least
+    return grown
+
+
+@njit(cache=True)
+def requirement(size: float, caps: Integers, rates: Integers) -> float:
+    """Margin of a position of ``size`` USD under marginal ``rates`` (ppm): their integral up to it, millionths of USD."""
+    total, below = 0.0, 0.0
+    for k in range(len(caps)):
+        top = float(size) if k == len(caps) - 1 else min(float(size), float(caps[k]))
+        total += max(0.0, top - below) * rates[k]
+        below = float(caps[k])
+    return total
 
 
 @njit(cache=True)

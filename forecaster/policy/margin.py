@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+LEAST_VOLUME: Final = 1.0  # USD a day
 DAY_ROOT: Final = (24 / 8760) ** 0.5  # a day's share of annual volatility
 
 
@@ -36,7 +37,7 @@ class Targets:
     caps: Integers  # (n, K), USD
     exposure: Integers  # of the reference portfolio, before mode caps and the no-trade band
     insurance_usd: Integers
-    feasible: Flags
+    feasible: Flags  # every tier's maintenance margin fits below the largest IM by the funding clamp's gap
     sigma_ratio: Floats  # 24 h volatility over its 30-day median
     depth_ratio: Floats  # modelled depth over its 30-day median
     sentinel: Flags
@@ -99,24 +100,25 @@ def targets(inputs: Inputs, params: Params, scale: Floats | None = None) -> Targ
         far = np.maximum(base.worst, inputs.q_far * market.lift)
         insured = crowded + _fund_term(crowded, far, seen["insurance_fund_usd"], market.size, params)
 
-        im, mm = _lawful(_bounded(insured, mm_leg, params), mm_leg, params)
+        asked, (im, mm) = mm_leg, _lawful(_bounded(insured, mm_leg, params), mm_leg, params)
         bounded = im[:, 0]
         if scale is not None:
             wide = scale[:, None]
-            im, mm = _lawful(_bounded(wide * im / PPM, wide * mm / PPM, params), wide * mm / PPM, params)
+            asked = wide * mm / PPM
+            im, mm = _lawful(_bounded(wide * im / PPM, asked, params), asked, params)
         headline = (stage[:, 0] for stage in (based, funded, crowded, insured))
         reached = [base.core, base.conformal, base.stressed, base.floored, *headline]
         held = exposure.scale(
             inputs.sigma_annual * market.lift, seen["drawdown"], inputs.q_far * market.lift, market.depth, params
         )
-        thinness = market.volume / inputs.variance / seen["depth_median"]
+        thinness = seen["daily_volume_usd"] / inputs.variance / seen["depth_median"]
         return Targets(
             vector=_vector(im, mm, penalty, params),
             stages=_stages([*(ppm(x) for x in reached), bounded, im[:, 0]]),
             caps=market.caps,
             exposure=np.floor(PPM * held).astype(np.int64),
             insurance_usd=_insurance(far, _bounded(crowded, mm_leg, params), market.size, params),
-            feasible=mm_leg[:, 0] + params.clamp_gap <= params.margin.im_max,
+            feasible=np.asarray((asked + params.clamp_gap <= params.margin.im_max).all(axis=1)),
             sigma_ratio=np.sqrt(inputs.variance) / seen["sigma_median"],
             depth_ratio=thinness,
             sentinel=market.lift > 1,
@@ -136,7 +138,8 @@ def _market(inputs: Inputs, params: Params) -> _Market:
     floor_variance = params.failsafe.sentinel_share**2 * np.nan_to_num(seen["sentinel_variance"])
     lift = np.sqrt(np.maximum(1.0, floor_variance / inputs.variance))
     sigma = np.sqrt(inputs.variance) * lift
-    volume = _or(seen["daily_volume_usd"], liquidity.unknown_daily_volume_usd)
+    # A market known to have no volume is the thinnest of all, not an unknown one.
+    volume = np.maximum(_or(seen["daily_volume_usd"], liquidity.unknown_daily_volume_usd), LEAST_VOLUME)
     caps = tier_caps(_or(seen["ladder_volume_usd"], volume), params)
     size = caps.astype(np.float64)
     hourly = volume / 24 * _or(seen["hour_share"], 1.0)
@@ -285,5 +288,5 @@ def _insurance(worst: Floats, im: Floats, size: Floats, params: Params) -> Integ
 
 
 def _or(values: Floats, default: Floats | float) -> Floats:
-    """``values`` where they are known and positive, ``default`` elsewhere."""
-    return np.where(values > 0, values, default)
+    """``values`` where they are known, ``default`` elsewhere."""
+    return np.where(np.isnan(values), default, values)

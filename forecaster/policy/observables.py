@@ -19,12 +19,14 @@ import pandas as pd
 from features.market import Market
 from features.panel import Array, Panel, shift
 
+from .oracle import net_gap, persistent_gap
 from .params import Params
 
-__all__ = ["DAY", "MarketHistory"]
+__all__ = ["DAY", "MarketHistory", "expanding_quantile"]
 
 DAY: Final = 24
 MONTH_HOURS: Final = 30 * DAY
+USUAL_SETTLEMENT_HOURS: Final = 8.0  # where a source does not say how long a funding rate covers
 LOST_DAYS: Final = 90  # a feed silent for longer counts as one the symbol does not have
 IMPLIED_LIFE_HOURS: Final = 3
 RUINED: Final = 1e-9  # least factor of wealth in an hour: a position cannot owe more than it is
@@ -67,7 +69,8 @@ class MarketHistory:
     def _series(self) -> dict[str, Array]:
         panel, funding, oi = self.panel, self._funding(), self._open_interest()
         mark = self._fall_and_rise("mark")
-        previous = shift(panel.close, 1)
+        before = shift(panel.close, 1)
+        previous = np.where(np.isnan(before), panel.field("open"), before)  # after a hole the bar speaks for itself
         move = np.maximum(panel.field("high") / previous - 1, 1 - panel.field("low") / previous)
         return {
             "bar_age_hours": panel.age(panel.close),
@@ -86,6 +89,7 @@ class MarketHistory:
             "safe_im": self._safe_im(),
             "history_days": self._history_days(),
             "hour_move": move,
+            "mark_gap": self._mark_gap(),
             "five_minute_move": self._five_minute_move(),
             "implied_vol": self._implied_vol(),
             "drawdown": self._drawdown(),
@@ -127,19 +131,23 @@ class MarketHistory:
     def _funding(self) -> dict[str, Array]:
         margin = self.params.margin
         frame = self.market.funding().sort_values(["symbol", "funding_time"])
+        interval = frame.groupby("symbol")["interval_hours"].ffill().fillna(USUAL_SETTLEMENT_HOURS)
         size = frame["funding_rate"].abs()
+        # By the hour, or rates settled under another interval would be read as if they fell due as often as now.
+        hourly = size / interval
         window = f"{margin.funding_days}D"
         quantiles = [
-            pd.Series(size[rows.index].to_numpy(), index=pd.DatetimeIndex(rows["funding_time"]))
+            pd.Series(hourly[rows.index].to_numpy(), index=pd.DatetimeIndex(rows["funding_time"]))
             .rolling(window)
             .quantile(margin.funding_quantile)
             .to_numpy()
             for _, rows in frame.groupby("symbol", sort=True)
         ]
+        quantile = np.concatenate([*quantiles, np.empty(0)]) * interval
         # What a short pays over a day if the last rate stays: it receives a positive one.
-        short = -frame["funding_rate"] * DAY / frame["interval_hours"]
-        frame = frame.assign(size=size, quantile=np.concatenate([*quantiles, np.empty(0)]), short=short)
-        columns = {"quantile": "quantile", "size": "size", "interval": "interval_hours", "short": "short"}
+        short = -frame["funding_rate"] * DAY / interval
+        frame = frame.assign(size=size, quantile=quantile, short=short, interval=interval)
+        columns = {name: name for name in ("quantile", "size", "interval", "short")}
         return self.panel.as_of(frame, columns, life_hours=DAY * margin.funding_days)
 
     def _feed_lost(self, oi: Array, funding: dict[str, Array]) -> Array:
@@ -178,6 +186,12 @@ class MarketHistory:
         largest = moves.groupby(["symbol", "hour"])["move"].max().unstack("hour")
         grid = largest.reindex(index=list(self.panel.symbols), columns=self.panel.times)
         return np.ascontiguousarray(grid.to_numpy(np.float64))
+
+    def _mark_gap(self) -> Array:
+        """Gap that the last price kept from the mark, a median over outside venues, beyond that of mark to spot."""
+        mark, spot = self.panel.field("close", "mark"), self.panel.field("close", "spot")
+        doubt = np.nan_to_num(np.abs(mark - spot))
+        return persistent_gap(net_gap(self.panel.close, mark, doubt), self.params)
 
     def _drawdown(self) -> Array:
         """Fall from its peak of one unit held long, by price (mark where known) and funding; a fraction."""
@@ -232,7 +246,7 @@ class MarketHistory:
     @cached_property
     def static_im(self) -> Array:
         """Expanding 99.5 % quantile of the symbol's resolved excursions; NaN before it has any."""
-        return self._expanding(self.excursion, 1)
+        return expanding_quantile(self.excursion, self.params.baselines.quantile, 1)
 
     def scaled_im(self, half_life_hours: int) -> Array:
         """EWMA volatility times the expanding 99.5 % quantile of past excursions in units of it.
@@ -240,15 +254,15 @@ class MarketHistory:
         With a half-life of 48 h this is the filtered historical simulation (Barone-Adesi et al. 1999) of the
         excursion.
         """
-        sigma = np.sqrt(self.panel.ewma(self.panel.log_return**2, half_life_hours))
+        return self.scaled(np.sqrt(self.panel.ewma(self.panel.log_return**2, half_life_hours)))
+
+    def scaled(self, sigma: Array) -> Array:
+        """Any volatility times the expanding 99.5 % quantile of past excursions in units of it."""
+        constants = self.params.baselines
         with np.errstate(divide="ignore", invalid="ignore"):
             standardised = self.excursion / shift(sigma, DAY)
         standardised[~np.isfinite(standardised)] = np.nan
-        return sigma * self._expanding(standardised, self.params.baselines.min_observations)
-
-    def _expanding(self, x: Array, minimum: int) -> Array:
-        level = self.params.baselines.quantile
-        return _wide(pd.DataFrame(x.T).expanding(min_periods=minimum).quantile(level))
+        return sigma * expanding_quantile(standardised, constants.quantile, constants.min_observations)
 
     def _safe_im(self) -> Array:
         """The static safe margin: the symbol's own, or that of all symbols pooled while it is young."""
@@ -259,6 +273,11 @@ class MarketHistory:
         hours = pooled.groupby(pooled.index.to_numpy() // len(self.panel.symbols)).last()
         everyone = hours.reindex(range(len(self.panel))).ffill().to_numpy()
         return np.where(young, everyone[None, :], own)
+
+
+def expanding_quantile(x: Array, level: float, minimum: int) -> Array:
+    """Quantile of each row's values up to every column, NaN before ``minimum`` of them are known."""
+    return _wide(pd.DataFrame(x.T).expanding(min_periods=minimum).quantile(level))
 
 
 def _wide(frame: pd.DataFrame) -> Array:

@@ -1,8 +1,8 @@
 """The oracle: one price from several sources, none of which is believed alone.
 
 The median of at least ``quorum`` fresh sources, their interquartile range as its confidence; without a quorum
-the last good price stands and positions may only be reduced. A reference price that moves by a clipped share of
-each observation shows how far the price has run from where it lately was.
+the last good price stands and positions may only be reduced. How long a price keeps its distance from the oracle,
+net of that confidence, is what breaker CB2 watches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .params import Params
 
-__all__ = ["Quote", "Reading", "net_gap", "persistent_gap", "read_price", "reference_price"]
+__all__ = ["Quote", "Reading", "net_gap", "persistent_gap", "read_price"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,31 +63,14 @@ def net_gap(price: Floats, anchor: Floats, confidence: Floats) -> Floats:
 
 
 def persistent_gap(gaps: Floats, params: Params) -> Floats:
-    """The least of the last ``gap_observations`` gaps (n,): it exceeds a limit where all of them do.
+    """The least of the last ``gap_observations`` gaps (..., n), observation by observation along the last axis: it
+    exceeds a limit where all of them do.
 
-    NaN before there are as many, and while one of them is unknown: the column ``obs_oracle_gap`` of the policy.
+    NaN before there are as many, and while one of them is unknown. The column ``obs_oracle_gap`` of a venue with an
+    oracle of its own is made by this function.
     """
     n = params.breakers.gap_observations
-    out = np.full(len(gaps), np.nan)
-    if len(gaps) >= n:
-        out[n - 1 :] = np.lib.stride_tricks.sliding_window_view(gaps, n).min(axis=1)
-    return out
-
-
-def reference_price(prices: Floats, params: Params) -> Floats:
-    """A moving average whose steps are clipped (n,); a flash print moves it by ``reference_step`` at most.
-
-    ``ref += clip(gain * (price - ref), +-step * ref)``, beginning at the first price; an unknown price moves
-    nothing.
-    """
-    oracle = params.oracle
-    out = np.empty(len(prices))
-    reference = np.nan
-    for i, price in enumerate(prices.tolist()):
-        if reference != reference:
-            reference = price
-        elif price == price:
-            limit = oracle.reference_step * reference
-            reference += min(limit, max(-limit, oracle.reference_gain * (price - reference)))
-        out[i] = reference
+    out = np.full(gaps.shape, np.nan)
+    if gaps.shape[-1] >= n:
+        out[..., n - 1 :] = np.lib.stride_tricks.sliding_window_view(gaps, n, axis=-1).min(axis=-1)
     return out

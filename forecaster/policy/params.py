@@ -36,11 +36,12 @@ from .constants import (
     Oracle,
     Penalty,
     Protection,
+    Rollout,
 )
 from .hedging.params import HedgingParams
-from .types import Mode
+from .types import PPM, Mode
 
-__all__ = ["ModeLimits", "Params"]
+__all__ = ["ModeLimits", "Params", "build"]
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Params:
     protection: Protection
     failsafe: Failsafe
     baselines: Baselines
+    rollout: Rollout
     limits: Limits
     governor: Governor
 
@@ -106,7 +108,7 @@ class Params:
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "params") -> Params:
         """A checked pack from nested tables."""
-        params = _build(cls, values, source, "")
+        params = build(cls, values, source, "")
         params._check(source)
         return params
 
@@ -152,6 +154,7 @@ class Params:
             "conformal.factor_min: must lie in (0, 1]": 0 < self.conformal.factor_min <= 1,
             "conformal.factor_max: must be at least 1": self.conformal.factor_max >= 1,
             **self._outer_rules(),
+            **self._rollout_rules(),
             **self._hedging_rules(),
         }
         for rule, holds in rules.items():
@@ -193,6 +196,17 @@ class Params:
             "protection.hedged_share: must lie in [0, 1]": 0 <= protection.hedged_share <= 1,
         }
 
+    def _rollout_rules(self) -> dict[str, bool]:
+        rollout = self.rollout
+        return {
+            "rollout.block_origins: must be at least 1": rollout.block_origins >= 1,
+            "rollout.coverage_ppm: must lie in 1 to 1000000": 0 < rollout.coverage_ppm <= PPM,
+            "rollout.silent_steps: must not be negative": rollout.silent_steps >= 0,
+            "rollout.canaries: must name some symbols, none twice": bool(rollout.canaries)
+            and all(rollout.canaries)
+            and len({*rollout.canaries}) == len(rollout.canaries),
+        }
+
     def _hedging_rules(self) -> dict[str, bool]:
         hedging = self.hedging
         positive = ("notional_usd", "risk_aversion", "vol_of_vol", "gamma_max", "participation", "budget")
@@ -223,7 +237,12 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return base | deep
 
 
-def _build(kind: type[T], values: Any, source: str, prefix: str) -> T:
+def build(kind: type[T], values: Any, source: str, prefix: str) -> T:
+    """A dataclass of numbers, words, their tuples and further dataclasses, from nested tables.
+
+    Every key must be there and none beyond them: UsageError names ``source`` and the key, after ``prefix`` (empty
+    for a whole pack, else ending in a dot).
+    """
     if not isinstance(values, dict):
         raise UsageError(f"{source}: {prefix.rstrip('.')} must be a table")
     hints = get_type_hints(kind)
@@ -239,7 +258,7 @@ def _build(kind: type[T], values: Any, source: str, prefix: str) -> T:
 
 def _value(kind: Any, value: Any, source: str, key: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
-        return _build(kind, value, source, key + ".")
+        return build(kind, value, source, key + ".")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and number and abs(value) < float("inf"):
         return float(value)
@@ -247,4 +266,7 @@ def _value(kind: Any, value: Any, source: str, key: str) -> Any:
         return value
     if kind == tuple[float, ...] and isinstance(value, list | tuple):
         return tuple(_value(float, item, source, key) for item in value)
-    raise UsageError(f"{source}: {key} = {value!r} is not of type {getattr(kind, '__name__', 'list of numbers')}")
+    if kind == tuple[str, ...] and isinstance(value, list | tuple):
+        return tuple(_value(str, item, source, key) for item in value)
+    name = {tuple[float, ...]: "list of numbers", tuple[str, ...]: "list of words"}.get(kind) or kind.__name__
+    raise UsageError(f"{source}: {key} = {value!r} is not of type {name}")

@@ -118,7 +118,7 @@ def _check_form(line: dict[str, Any], raw: bytes, where: str) -> None:
 def _check_chain(line: dict[str, Any], previous: dict[str, Any], where: str) -> None:
     _require(line["prev_hash"] == previous.get("hash", GENESIS), where, "prev_hash", "the chain is broken")
     _require(line["seq"] == previous.get("seq", -1) + 1, where, "seq", "lines are missing or out of place")
-    order = (line["as_of"], line["symbol"]) > (previous.get("as_of", ""), previous.get("symbol", ""))
+    order = (_clock(line["as_of"]), line["symbol"]) > (_clock(previous.get("as_of", "")), previous.get("symbol", ""))
     _require(order, where, "as_of", "lines are not ordered by as_of, then symbol")
 
 
@@ -135,12 +135,13 @@ def _check_invariants(line: dict[str, Any], before: dict[str, Any] | None, where
     change = im - (before["im_ppm"] if before else 0)
     moved = sum(line["decomposition"].values())
     _require(moved == change, where, "decomposition", f"sums to {moved}, IM moved by {change}")
-    clocks = line["as_of"] <= line["announced_at"] <= line["effective_at"] < line["expires_at"]
+    as_of, *later = (_clock(line[name]) for name in ("as_of", "announced_at", "effective_at", "expires_at"))
+    clocks = as_of <= later[0] <= later[1] < later[2]
     _require(clocks, where, "effective_at", "not as_of <= announced_at <= effective_at < expires_at")
     _require(before is not None or line["effective_at"] == line["as_of"], where, "effective_at", "is not as_of")
     breakers = line["breakers"]
-    clear, until = breakers["state"] == "clear", breakers["until"] or ""
-    ends = not until and not breakers["active"] if clear else until > line["as_of"] and bool(breakers["active"])
+    clear, until = breakers["state"] == "clear", _clock(breakers["until"] or "")
+    ends = not until and not breakers["active"] if clear else until > as_of and bool(breakers["active"])
     _require(ends, where, "breakers", "an action must name its causes and an end after as_of, clear neither")
 
 
@@ -181,6 +182,11 @@ def _compare(path: str | Path, derived: Iterator[bytes]) -> None:
                 f"{path}: line {number}: {field} is {line[field]!r}, its inputs give {wanted[field]!r}; "
                 "replay with the forecasts, store and parameters that made it"
             )
+
+
+def _clock(instant: str) -> str:
+    """An instant's text without its zone: so it sorts by time also where only some have a fraction of a second."""
+    return instant.removesuffix("Z")
 
 
 def _require(holds: bool, where: str, field: str, why: str) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "GENESIS",
     "SCHEMA_VERSION",
     "canonical",
+    "chained",
     "line_hash",
     "make_schedule",
     "schedule_schema",
@@ -69,9 +70,13 @@ def make_schedule(
     """
     inputs = read_with_market(forecasts, history or MarketHistory(market, params))
     governed = govern(inputs, params, overrides=overrides)
-    previous = GENESIS
-    for seq, decision in enumerate(decisions(governed, inputs)):
-        line = _line(decision, seq, previous)
+    yield from chained(decisions(governed, inputs))
+
+
+def chained(decided: Iterable[Decision], seq: int = 0, previous: str = GENESIS) -> Iterator[bytes]:
+    """The lines of decisions, without line ends, from number ``seq`` on, behind the line with the hash ``previous``."""
+    for number, decision in enumerate(decided, seq):
+        line = _line(decision, number, previous)
         previous = line["hash"] = sha256(canonical(line)).hexdigest()
         yield canonical(line)
 

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 
 from forecaster.policy import Params
-from forecaster.policy.breakers import BREAKERS, Action, Standing, advance, may_liquidate, tripped
+from forecaster.policy.breakers import BREAKERS, Action, may_liquidate, tripped
+from forecaster.policy.governor import next_action
 from forecaster.policy.inputs import read
 from forecaster.policy.margin import targets
+from forecaster.policy.modes import rules
+from forecaster.policy.types import HOUR
 
 START = pd.DatetimeIndex(["2024-03-01T00:00Z"]).as_unit("us")
 SIGMA = 0.005
@@ -46,6 +49,12 @@ def test_each_breaker_trips_for_its_cause_alone(rows_of: Callable[..., pd.DataFr
         ({"oracle_gap": 0.0201, "daily_volume_usd": 5e7, "depth_median": np.nan}, {"CB2"}),
         ({"oracle_gap": 0.0499, "daily_volume_usd": np.nan, "depth_median": np.nan}, set()),
         ({"oracle_gap": 0.0501, "daily_volume_usd": np.nan, "depth_median": np.nan}, {"CB2"}),
+        ({"mark_gap": 0.0099}, set()),
+        ({"mark_gap": 0.0101}, {"CB2"}),
+        ({"mark_gap": 0.0101, "oracle_gap": 0.0}, {"CB2"}),
+        ({"mark_gap": 0.0, "oracle_gap": 0.0101}, {"CB2"}),
+        ({"depth_median": 1e300, "daily_volume_usd": np.nan}, set()),  # depth is not known without a volume
+        ({"depth_median": 1e-9, "daily_volume_usd": 0.0}, {"CB3"}),
         ({"depth_median": 4.9e9 / (SIGMA**2 * 24)}, set()),
         ({"depth_median": 5.1e9 / (SIGMA**2 * 24)}, {"CB3"}),
         ({"insurance_fund_usd": 0.26 * target}, set()),
@@ -54,6 +63,19 @@ def test_each_breaker_trips_for_its_cause_alone(rows_of: Callable[..., pd.DataFr
     ]
     for seen, wanted in cases:
         assert trips(rows_of, params, **seen) == wanted, seen
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """The action in force, and the hour since which it is."""
+
+    action: Action = Action.CLEAR
+    since: int = 0
+
+
+def advance(standing: Standing, trips: bool, hour: int, params: Params) -> Standing:
+    action, since = next_action(standing.action, standing.since * HOUR, hour * HOUR, trips, rules(params))
+    return Standing(Action(action), since // HOUR)
 
 
 def reachable(params: Params) -> dict[tuple[Action, int], set[tuple[Action, int]]]:

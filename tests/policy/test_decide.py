@@ -544,3 +544,60 @@ def test_a_broken_feed_never_raises_exposure(rows_of: Rows, params: Params, faul
         frame[name] = frame[name].mask(late, value)
     lines = run(frame, params)
     assert {d.exposure for d in lines[4:]} == {clean[4].exposure}
+
+
+def laddered(rows_of: Rows, volumes: Any, **columns: Any) -> pd.DataFrame:
+    frame = flat(rows_of, len(volumes)).assign(obs_daily_volume_usd=1e9, obs_ladder_volume_usd=np.repeat(volumes, 3))
+    return frame.assign(**columns)
+
+
+def owed(line: Decision, size: float) -> tuple[float, float]:
+    """IM and MM of a position, USD: each rate on its own part of the size."""
+    edges = [0, *line.caps[:-1], np.inf]
+    parts = [min(max(size - low, 0.0), high - low) for low, high in pairwise(edges)]
+    return tuple(
+        sum(p * r for p, r in zip(parts, rates, strict=True)) / 1e6 for rates in (line.vector.im, line.vector.mm)
+    )
+
+
+def test_a_wider_ladder_comes_at_the_pace_of_loosening_and_not_on_doubtful_lines(rows_of: Rows, params: Params) -> None:
+    volumes = np.r_[np.full(5, 1e8), np.full(55, 3e8)]
+    lines = run(laddered(rows_of, volumes), params)
+    assert lines[4].caps[0] == 50_000
+    assert lines[59].caps == tuple(3 * cap for cap in lines[4].caps)
+    grown = [at for at in range(1, 60) if lines[at].caps != lines[at - 1].caps]
+    assert grown == list(range(5, 5 + len(grown)))
+    assert len(grown) == int(np.ceil(params.governor.normal.half_life_hours * np.log2(3)))
+    for at in grown:
+        assert lines[at].effective_at == lines[at].as_of + params.limits.loosening_delay_hours * 3_600_000_000
+        for size in (1e5, 4e5, 3e6, 1e8):
+            for now, then in zip(owed(lines[at], size), owed(lines[at - 1], size), strict=True):
+                assert 0.5 ** (1 / params.governor.normal.half_life_hours) * then <= now <= then
+    doubtful = run(laddered(rows_of, volumes, status="degraded", reason="open interest is stale"), params)
+    assert {line.caps for line in doubtful} == {lines[0].caps}
+    crisis = run(laddered(rows_of, volumes, obs_hour_move=0.2), params)
+    assert {line.caps for line in crisis} == {lines[0].caps}
+
+
+def test_a_narrower_ladder_tightens_at_once_and_nothing_falls_beside_it(rows_of: Rows, params: Params) -> None:
+    volumes = np.r_[np.full(10, 1e8), np.full(10, 4e7)]
+    frame = laddered(rows_of, volumes)
+    falling = flat(rows_of, 20, np.r_[np.full(5, 0.008), np.full(15, 0.004)])
+    frame = falling.assign(**{name: frame[name] for name in ("obs_daily_volume_usd", "obs_ladder_volume_usd")})
+    for doubt in ({}, {"status": "degraded", "reason": "open interest is stale"}):
+        lines = run(frame.assign(**doubt), params)
+        assert [line.caps[0] for line in lines] == [50_000] * 10 + [20_000] * 10
+        assert lines[10].effective_at == lines[10].as_of
+        assert lines[10].vector == lines[9].vector
+        assert (lines[11].vector == lines[10].vector) == bool(doubt)
+    frozen = run(frame, params, [override((8, 14))])
+    assert [line.caps[0] for line in frozen] == [50_000] * 14 + [20_000] * 6
+
+
+def test_a_target_beyond_the_bounds_is_followed_up_to_them_and_never_down(rows_of: Rows, params: Params) -> None:
+    sigma = np.r_[np.full(3, 0.01), np.full(30, 0.2), np.full(10, 0.15)]
+    lines = run(flat(rows_of, 43, sigma), params)
+    assert {"INVARIANT_HOLD" in line.reasons for line in lines[3:]} == {True}
+    margins = [line.vector.im[0] for line in lines]
+    assert np.diff(margins).min() >= 0
+    assert margins[-1] > 1.5 * margins[2]

@@ -24,6 +24,7 @@ GOOD = {
     "safe_im": 0.3,
     "history_days": 900.0,
     "hour_move": 0.01,
+    "mark_gap": 0.001,
     "five_minute_move": 0.001,
     "implied_vol": 0.6,
     "drawdown": 0.2,
@@ -90,3 +91,9 @@ def test_only_what_must_be_there_is_missed(name: str) -> None:
 
 def test_a_lost_feed_is_doubt() -> None:
     assert check(feed_lost=1.0)[1]
+
+
+def test_an_interval_of_no_time_is_none() -> None:
+    clean, doubtful = check(funding_interval_hours=0.0)
+    assert np.isnan(clean["funding_interval_hours"])
+    assert doubtful

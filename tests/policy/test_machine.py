@@ -76,6 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.sigma = np.exp(rng.uniform(np.log(0.001), np.log(0.03), SYMBOLS))
         self.usual = self.sigma * np.sqrt(24)
         self.volume = np.exp(rng.uniform(np.log(1e5), np.log(1e11), SYMBOLS))
+        self.ladder = self.volume.copy()
         self.overrides: list[Override] = []
         self.blocks: list[Inputs] = []
         self.decided: list[tuple[Any, ...]] = []
@@ -162,8 +163,12 @@ class Machine(RuleBasedStateMachine):
         day = flat * np.sqrt(24)
         odds = rng.dirichlet((4, 4, 1, 0.5), flat.size) if known else np.full((flat.size, 4), np.nan)
         volume = np.tile(self.volume, hours)
+        fresh = rng.random(SYMBOLS) < 0.4  # a new ladder at an hour of the block, as at a month's begin
+        then, self.ladder = self.ladder, np.where(fresh, self.volume * np.exp(rng.uniform(-2, 2, SYMBOLS)), self.ladder)
+        late = np.arange(hours)[:, None] >= rng.integers(0, hours)
         values: dict[str, Any] = dict.fromkeys((*OBSERVABLES, *VENUE_OBSERVABLES), np.nan)
-        values |= {"bar_age_hours": 0.0, "daily_volume_usd": volume, "hour_share": 1.0, "ladder_volume_usd": volume}
+        values |= {"bar_age_hours": 0.0, "daily_volume_usd": volume, "hour_share": 1.0}
+        values |= {"ladder_volume_usd": np.where(late, self.ladder, then).ravel()}
         values |= {"funding_q": 1e-3, "funding_last": 1e-4, "funding_interval_hours": 8.0, "mark_present": 1.0}
         values |= {
             "sentinel_variance": day**2 * rng.uniform(0.1, 8.0, flat.size),
@@ -214,6 +219,7 @@ class Machine(RuleBasedStateMachine):
 
         now = {name: grid(governed.column(name)) for name in ("mode", "exposure", "action", "since", "causes", "bound")}
         now |= {"vector": grid(governed.vector), "hedge": grid(hedges), "effective_at": grid(governed.effective_at)}
+        now["caps"] = grid(governed.column("caps"))
         as_of = grid(governed.as_of)[:, 0]
         row = grid(governed.row)
         usable = (row >= 0) & (inputs.fault[row] == USABLE)
@@ -232,6 +238,7 @@ class Machine(RuleBasedStateMachine):
             base[0] = 0
         np.testing.assert_array_equal(moved, now["vector"][..., 0] - base)
         self.check_speed(now, then, as_of, gaps, overridden)
+        self.check_requirements(now, then, gaps, doubtful, overridden)
         up, down = (f(now["vector"], then["vector"]).any(axis=2) for f in (np.greater, np.less))
         assert not (down & doubtful & ~overridden).any(), "a fault loosened a margin"
         assert not (down & ~overridden & (HALF_LIFE[now["mode"]] == 0)).any(), "loosened in crisis or fail-safe"
@@ -290,6 +297,24 @@ class Machine(RuleBasedStateMachine):
             self.risen = np.where(step, as_of[i], self.risen)
         self.margins = margins[-LOOK_BACK:]
 
+    def check_requirements(self, now: Any, then: Any, gaps: Any, doubtful: Any, overridden: Any) -> None:
+        """What a position of any size owes: at the caps of both lines, where it bends, and far beyond them."""
+        far = 1e3 * np.maximum(now["caps"], then["caps"])[..., -1:]
+        sizes = np.concatenate([now["caps"], then["caps"], far], axis=2).astype(np.float64)
+        half_life = HALF_LIFE[now["mode"]]
+        held = doubtful | (half_life == 0)
+        slow = np.where(held, 1.0, 0.5 ** (gaps[:, None] / np.maximum(half_life, 1e-9)))[..., None]
+        tiers = now["caps"].shape[2]
+        for part in (slice(tiers), slice(tiers, 2 * tiers)):
+            owed, before = (required(sizes, line["caps"], line["vector"][..., part]) for line in (now, then))
+            assert ((owed >= slow * before * (1 - 1e-12)) | overridden[..., None]).all(), "a requirement fell too fast"
+        grew = (now["caps"] > then["caps"]).any(axis=2)
+        assert not (grew & held).any(), "a cap grew on a line that may not loosen"
+        risen = (now["vector"] > then["vector"]).any(axis=2)
+        assert not (grew & risen).any(), "a cap grew while a margin rose"
+        self.met |= {"grown"} if grew.any() else set()
+        self.met |= {"narrowed"} if (now["caps"] < then["caps"]).any() else set()
+
     def check_breakers(self, now: Any, then: Any, as_of: Any, gaps: Any) -> None:
         action, before = now["action"], then["action"]
         lasted = (as_of[:, None] - now["since"]) / HOUR
@@ -324,6 +349,14 @@ def lawful(vector: Any) -> None:
     assert (np.diff(im, axis=2) >= 0).all()
     assert (np.diff(mm, axis=2) >= 0).all()
     assert ((haircut >= 0) & (haircut <= PPM)).all()
+
+
+def required(sizes: Any, caps: Any, rates: Any) -> Any:
+    """Margins of positions (..., S) under tiers (..., K), millionths of USD: each rate on its own part of the size."""
+    upper = np.concatenate([caps[..., :-1].astype(np.float64), np.full((*caps.shape[:-1], 1), np.inf)], axis=-1)
+    lower = np.concatenate([np.zeros((*caps.shape[:-1], 1)), upper[..., :-1]], axis=-1)
+    parts = np.clip(sizes[..., None], lower[..., None, :], upper[..., None, :]) - lower[..., None, :]
+    return (parts * rates[..., None, :]).sum(axis=-1)
 
 
 def taken(inputs: Inputs, rows: Any) -> Inputs:
@@ -366,7 +399,9 @@ def test_any_sequence_keeps_the_contract(capsys: pytest.CaptureFixture[str]) -> 
         runs += 1
     with capsys.disabled():
         sys.stdout.write(f"\n{Machine.lines:,} lines of the schedule held the contract\n")
-    places = {f"action {a.value}" for a in Action} | {f"hedge {kind}" for kind in range(3)} | {"down"}
+    places = (
+        {f"action {a.value}" for a in Action} | {f"hedge {kind}" for kind in range(3)} | {"down", "grown", "narrowed"}
+    )
     places |= {f"mode {at}" for at, mode in enumerate(MODES) if mode is not Mode.OVERRIDE}
     assert places <= Machine.met
     assert {f"bound {at}" for at in range(len(BOUNDS))} <= Machine.met

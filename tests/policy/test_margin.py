@@ -253,3 +253,32 @@ def test_the_floor_of_implied_volatility_is_an_ablation(rows_of: Callable[..., p
     assert reached == pytest.approx(1e6 * 2.5 * 3.0 * math.sqrt(24 / 8760), abs=1.5)
     unknown = stages(line(rows_of, params), changed(params, "margin", implied_vol_factor=2.5))
     assert unknown == stages(line(rows_of, params), params)
+
+
+def test_a_market_without_volume_is_the_thinnest_and_not_an_unknown_one(
+    rows_of: Callable[..., pd.DataFrame], params: Params
+) -> None:
+    def vector(**seen: float) -> np.ndarray:
+        return targets(line(rows_of, params, **seen), params).vector[0, :12]
+
+    assert (vector(daily_volume_usd=0.0) >= vector(daily_volume_usd=1.0)).all()
+    assert (vector(daily_volume_usd=0.0)[6:] > vector(daily_volume_usd=np.nan)[6:]).all()
+    assert (vector(hour_share=0.0) >= vector(hour_share=1e-9)).all()
+    assert (vector(hour_share=0.0)[6:] > vector(hour_share=np.nan)[6:]).any()
+    caps = targets(line(rows_of, params, ladder_volume_usd=0.0), params).caps[0]
+    assert caps.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_target_is_feasible_where_every_tier_fits(rows_of: Callable[..., pd.DataFrame], params: Params) -> None:
+    found = targets(line(rows_of, params), params)
+    assert found.feasible.all()
+    # The last tier takes three days to close, and its margin no longer fits below the whole price; the first one's does.
+    row = rows_of("BTCUSDT", START, np.array([0.04]))
+    thin = {"daily_volume_usd": 2e7, "ladder_volume_usd": 2e9, "funding_q": np.nan}
+    beyond = read(row.assign(**{f"obs_{k}": v for k, v in (SEEN | thin).items()}), params)
+    tight = changed(params, "liquidity", tier_shares=[1e-6, 0.02])
+    found = targets(beyond, tight)
+    mm = found.vector[0, 2:4] / 1e6
+    assert mm[0] == pytest.approx(0.5)  # half the initial margin, which is the whole price
+    assert mm[1] == pytest.approx(1 - params.clamp_gap)  # cut down to what is left of the price
+    assert not found.feasible.any()

@@ -215,3 +215,61 @@ def test_a_feed_that_falls_silent_is_lost_for_ninety_days(tables: dict[str, pd.D
     quiet = {**tables, "funding": tables["funding"][tables["funding"]["available_at"] <= end]}
     unsettled = MarketHistory(Market.from_tables(quiet), params)._series()["feed_lost"][row]
     assert history.panel.times[np.flatnonzero(unsettled)[0]] == end + pd.Timedelta(hours=25)
+
+
+def gathered(tables: dict[str, pd.DataFrame], params: Params, hours: pd.DatetimeIndex) -> pd.DataFrame:
+    lines = pd.DataFrame({"symbol": "BTCUSDT", "origin": hours})
+    return MarketHistory(Market.from_tables(tables), params).gather(lines)
+
+
+def test_funding_is_read_by_the_hour_across_a_change_of_its_interval(
+    tables: dict[str, pd.DataFrame], params: Params
+) -> None:
+    """One cost of holding, settled every 8, 1 and again 8 hours: what falls due in a day is the same throughout."""
+    first = tables["funding"]["funding_time"].iloc[0]
+    spacing = np.repeat([8.0, 1.0, 8.0], [60, 480, 10])
+    clock = (first + pd.to_timedelta(np.cumsum(spacing), unit="h")).astype(tables["funding"]["funding_time"].dtype)
+    funding = pd.DataFrame(
+        {
+            "exchange": "binance",
+            "symbol": "BTCUSDT",
+            "funding_time": clock,
+            "funding_rate": 1e-5 * spacing,
+            "interval_hours": spacing,
+            "available_at": clock,
+            "source": "simulated",
+        }
+    )
+    seen = gathered({**tables, "funding": funding}, params, pd.DatetimeIndex(clock))
+    np.testing.assert_allclose(24 / seen["funding_interval_hours"] * seen["funding_q"], 24e-5, rtol=1e-12)
+    unsaid = funding.assign(interval_hours=np.where(np.arange(550) % 7 == 3, np.nan, spacing))
+    known = gathered({**tables, "funding": unsaid}, params, pd.DatetimeIndex(clock))
+    assert known[["funding_q", "funding_interval_hours", "short_funding"]].notna().all().all()
+
+
+def test_the_hour_after_a_hole_still_shows_its_move(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    bars = tables["bars"].reset_index(drop=True)
+    at = bars.index[bars["symbol"] == "BTCUSDT"][5000]
+    bars.loc[at, "low"] = 0.7 * bars.loc[at, "open"]
+    hours = pd.DatetimeIndex([bars.loc[at, "close_time"]])
+    whole = gathered({**tables, "bars": bars}, params, hours)["hour_move"]
+    holed = gathered({**tables, "bars": bars.drop(index=[at - 2, at - 1])}, params, hours)["hour_move"]
+    assert whole.tolist() == pytest.approx([0.3])
+    assert holed.tolist() == pytest.approx([0.3])
+
+
+def test_a_price_off_its_mark_shows_after_three_hours(tables: dict[str, pd.DataFrame], params: Params) -> None:
+    mark = tables["mark"].copy()
+    away = slice(5000, 5006)
+    prices = ["open", "high", "low", "close"]
+    mark.iloc[away, mark.columns.get_indexer(prices)] *= 1.1
+    hours = pd.DatetimeIndex(mark["close_time"].iloc[4998:5008])
+    gap = gathered({**tables, "mark": mark}, params, hours)["mark_gap"]
+    off = 1 - 1 / 1.1
+    assert gap.tolist() == pytest.approx([0, 0, 0, 0, off, off, off, off, 0, 0])
+    # Spot speaks: where it stands with the last price, the mark itself is in doubt.
+    spot = tables["bars"][tables["bars"]["symbol"] == "BTCUSDT"].drop(columns="quote_volume", errors="ignore")
+    doubted = gathered({**tables, "mark": mark, "spot": spot}, params, hours)["mark_gap"]
+    assert doubted.tolist() == pytest.approx([0.0] * 10)
+    silent = gathered({**tables, "mark": mark.drop(index=mark.index[5003])}, params, hours)["mark_gap"]
+    assert silent.isna().tolist() == [False] * 5 + [True] * 3 + [False] * 2

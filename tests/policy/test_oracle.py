@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.policy import Params
-from forecaster.policy.oracle import Quote, net_gap, persistent_gap, read_price, reference_price
+from forecaster.policy.oracle import Quote, net_gap, persistent_gap, read_price
 
 PARAMS = Params.default()
 PRICE = st.floats(1e-6, 1e9)
@@ -64,15 +64,12 @@ def test_a_source_speaks_with_its_newest_quote() -> None:
     assert read_price([heard[0], *heard[2:], Quote("other", 13.0, 99.0)], 100.0, 1.0, PARAMS).price == 12.0
 
 
-def test_a_flash_print_moves_neither_reference_nor_breaker() -> None:
-    limit = PARAMS.breakers.gap_limits[0]
+def test_a_flash_print_trips_no_breaker() -> None:
     prices = np.full(50, 100.0)
     prices[20] = 40.0
-    reference = reference_price(prices, PARAMS)
-    assert np.abs(reference / 100.0 - 1).max() <= PARAMS.oracle.reference_step + 1e-12
-    gaps = net_gap(prices, reference, np.zeros(50))
-    assert gaps[20] > 0.5
-    assert not (persistent_gap(gaps, PARAMS) > limit).any()
+    gaps = net_gap(prices, np.full(50, 100.0), np.zeros(50))
+    assert gaps[20] == pytest.approx(0.6)
+    assert not (persistent_gap(gaps, PARAMS) > PARAMS.breakers.gap_limits[0]).any()
 
 
 def test_three_breaches_on_end_count_net_of_confidence() -> None:
@@ -85,16 +82,7 @@ def test_three_breaches_on_end_count_net_of_confidence() -> None:
     assert np.isnan(persistent_gap(np.array([0.5, np.nan, 0.5, 0.5, 0.5]), PARAMS)).tolist() == [True] * 4 + [False]
 
 
-@given(prices=st.lists(st.floats(0.01, 1e6), min_size=1, max_size=40))
-def test_the_reference_takes_clipped_steps_towards_the_price(prices: list[float]) -> None:
-    found = reference_price(np.array(prices), PARAMS)
-    assert found[0] == prices[0]
-    for before, after, price in zip(found[:-1], found[1:], prices[1:], strict=True):
-        assert abs(after / before - 1) <= PARAMS.oracle.reference_step + 1e-9
-        assert min(before, price) - 1e-9 <= after <= max(before, price) + 1e-9
-
-
-def test_an_unknown_price_moves_nothing() -> None:
-    found = reference_price(np.array([np.nan, 100.0, np.nan, 100.2]), PARAMS)
-    assert np.isnan(found[0])
-    assert found[1:] == pytest.approx([100.0, 100.0, 100.02])
+def test_several_prices_keep_apart() -> None:
+    gaps = np.random.default_rng(0).uniform(0, 1, (3, 20))
+    gaps[1, 7] = np.nan
+    np.testing.assert_array_equal(persistent_gap(gaps, PARAMS), [persistent_gap(row, PARAMS) for row in gaps])

@@ -11,6 +11,7 @@ import pytest
 
 from features.errors import UsageError
 from forecaster.policy import Params
+from forecaster.policy.audit.rollout import Limits
 
 TEXT = files("forecaster.policy").joinpath("packs/default-2.toml").read_text("utf-8")
 
@@ -71,6 +72,12 @@ def test_a_pack_is_read_and_hashed(tmp_path: Path) -> None:
         ("iv_skew = 0.10", "iv_skew = -0.10", "hedging.iv_skew: must not be negative"),
         ("fund_weight = 0.5", "fund_weight = -0.5", "margin.fund_weight"),
         ("retained = 1.0", "retained = 1.5", "protection.retained"),
+        ("block_origins = 720", "block_origins = 0", "rollout.block_origins"),
+        ("coverage_ppm = 992000", "coverage_ppm = 1992000", "rollout.coverage_ppm"),
+        ("silent_steps = 2", "silent_steps = -1", "rollout.silent_steps"),
+        ('canaries = ["BTCUSDT", "ETHUSDT"]', "canaries = []", "rollout.canaries"),
+        ('canaries = ["BTCUSDT", "ETHUSDT"]', "canaries = [1]", "rollout.canaries = 1 is not of type str"),
+        ('canaries = ["BTCUSDT", "ETHUSDT"]', 'canaries = "BTCUSDT"', "is not of type list of words"),
         ("[margin]", "[margin", "not a TOML file"),
     ],
 )
@@ -81,6 +88,14 @@ def test_refusals_name_file_and_key(tmp_path: Path, old: str, new: str, message:
     with pytest.raises(UsageError, match=f"mine.toml: .*{message}") as refusal:
         Params.load(path)
     assert refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["default-1", "default-2"])
+def test_every_pack_holds_the_limits_of_the_roll_out(name: str) -> None:
+    values = tomllib.loads(files("forecaster.policy").joinpath(f"packs/{name}.toml").read_text("utf-8"))
+    limits = Limits(**dataclasses.asdict(Params.from_dict(values).rollout))
+    assert dataclasses.asdict(limits) == values["rollout"] | {"canaries": ("BTCUSDT", "ETHUSDT")}
+    assert limits.misses == 5  # of 720 origins, at 99.2 %
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -226,3 +226,16 @@ def test_explain_refuses_what_it_does_not_know(path: Path) -> None:
 
 def test_every_reason_has_words() -> None:
     assert set(REASON_TEXT) == set(REASONS)
+
+
+def test_instants_with_and_without_fractions_are_ordered_by_time(path: Path) -> None:
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()][:6]
+    before = "0" * 64
+    for line in lines[3:]:
+        for name in ("as_of", "announced_at", "effective_at", "expires_at"):
+            line[name] = lines[0][name].replace("Z", ".500000Z")
+    for line in lines:
+        line["prev_hash"] = before
+        before = line["hash"] = line_hash(line)
+    path.write_bytes(b"".join(canonical(line) + b"\n" for line in lines))
+    assert replay(path).lines == 6
