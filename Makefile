@@ -56,8 +56,8 @@ docs: setup
 # STORE=DIR names a store of real data (default: a simulated one); `make bench-garch_refits` measures one goal alone.
 STORE ?= build/benchmark-store
 BENCHMARKS := garch_refits garch_process garch_likelihood jump_model hidden_markov plain_walkforward two_workers \
-	live_memory feature_matrix trades_to_bars
-WITH_STORE := $(filter-out live_memory trades_to_bars,$(BENCHMARKS))
+	live_memory feature_matrix trades_to_bars policy_speed
+WITH_STORE := $(filter-out live_memory trades_to_bars policy_speed,$(BENCHMARKS))
 
 $(STORE)/manifest.json: | setup
 	$(BIN)/forecaster data import --from simulated seed:7 --store $(STORE)

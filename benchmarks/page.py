@@ -3,7 +3,7 @@
     python benchmarks/page.py build/bench docs/benchmarks.md
 
 Takes every ``*.jsonl`` in the folder, whoever wrote it in the shape of ``measuring.Result``; a line without a peer may hold
-``growth_percent`` in place of a ratio. ``NAME.exit`` beside ``NAME.jsonl`` holds the benchmark's exit code: 0, or 1 where a
+one of ``MEASURES`` in place of a ratio. ``NAME.exit`` beside ``NAME.jsonl`` holds the benchmark's exit code: 0, or 1 where a
 gate failed; with any other, or a 1 that no gate explains, it was cut short and figures may be missing. Misses, failed gates
 and goals without figures are said plainly. Exit code 1 where a gate failed, a file holds no figure or a benchmark was cut
 short, 2 where a line cannot be read.
@@ -29,12 +29,11 @@ OPTIONAL: Final = {
     "ours_s": None, "peer_s": None, "peer": "", "ratio": None, "low": None, "high": None, "rounds": 0, "floor": None,
     "aim": None, "note": "",
 }  # fmt: skip
-GROWTH: Final = (
-    "growth_percent"  # what a line without a peer may hold: floor and aim are then upper bounds, in per cent
-)
+# What a line without a peer may hold, and its unit: floor and aim are then upper bounds.
+MEASURES: Final = {"growth_percent": " %", "milliseconds": " ms", "seconds": " s"}
 FIRST: Final = (
     "garch_refits", "garch_process", "garch_likelihood", "jump_model", "hidden_markov", "plain_walkforward",
-    "two_workers", "live_memory", "feature_matrix", "trades_to_bars",
+    "two_workers", "live_memory", "feature_matrix", "trades_to_bars", "policy_speed",
 )  # fmt: skip
 HEAD: Final = """# Benchmarks
 
@@ -117,7 +116,7 @@ def verdict(line: Line) -> str:
     """What became of the goal."""
     if not line["gate"]["passed"]:
         return "**gate failed**"
-    sign = -1.0 if GROWTH in line else 1.0
+    sign = -1.0 if _measure(line) else 1.0
     value, floor, aim = (None if x is None else sign * x for x in (_value(line), line["floor"], line["aim"]))
     if floor is None and aim is None:
         return "gate passed"
@@ -130,8 +129,12 @@ def verdict(line: Line) -> str:
     return "floor met" if floor is not None else "aim missed"
 
 
+def _measure(line: Line) -> str | None:
+    return next((name for name in MEASURES if name in line), None)
+
+
 def _value(line: Line) -> float | None:
-    value: float | None = line.get(GROWTH, line["ratio"])
+    value: float | None = line[_measure(line) or "ratio"]
     return None if value is None or math.isnan(value) else value
 
 
@@ -182,7 +185,7 @@ def _tables(lines: Sequence[Line]) -> Iterator[str]:
         yield ""
         for line in own:
             figures = {key: value for key, value in line["gate"].items() if key not in ("passed", "what")}
-            figures |= {key: line[key] for key in line if key not in (*KEYS, *OPTIONAL, GROWTH, "machine")}
+            figures |= {key: line[key] for key in line if key not in (*KEYS, *OPTIONAL, *MEASURES, "machine")}
             told = "; ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in figures.items())
             gate = f"gate {'passed' if line['gate']['passed'] else 'FAILED'}: {line['gate']['what']}"
             yield f"- {line['case']}: {'. '.join(part for part in (gate, told, line['note']) if part)}."
@@ -198,11 +201,12 @@ def _ratio(line: Line) -> str:
 
 
 def _bound(line: Line, name: str) -> str:
-    return "–" if line[name] is None else f"{'≤ ' if GROWTH in line else ''}{line[name]:g}{_unit(line)}"
+    return "–" if line[name] is None else f"{'≤ ' if _measure(line) else ''}{line[name]:g}{_unit(line)}"
 
 
 def _unit(line: Line) -> str:
-    return " %" if GROWTH in line else "×"
+    measure = _measure(line)
+    return MEASURES[measure] if measure else "×"
 
 
 def _seconds(value: float | None) -> str:
