@@ -55,22 +55,43 @@ Jobs: TypeAlias = Annotated[int | None, Option("--jobs", min=1, help="Processes;
 EngineName: TypeAlias = Annotated[
     str | None, Option("--engine", metavar="loky|dask://HOST:PORT", help="Where it is computed; default: this machine.")
 ]
-Forecasts: TypeAlias = Annotated[
-    Path | None, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
-]
+TABLE: Final = (
+    "Forecast table (Parquet), or the folder of a Parquet sink. A venue may join obs_oracle_gap and "
+    "obs_insurance_fund_usd to the table."
+)
+Forecasts: TypeAlias = Annotated[Path | None, Option("--forecasts", metavar="FILE", help=TABLE)]
 Params: TypeAlias = Annotated[
-    Path | None, Option("--params", metavar="FILE", help="Parameter pack; default: the one shipped.")
+    Path | None,
+    Option("--params", metavar="FILE", help="Parameter pack of the policy (TOML); default: the one shipped."),
 ]
 ScheduleFile: TypeAlias = Annotated[Path, Argument(metavar="SCHEDULE", help="A schedule.jsonl.")]
-EventsFile: TypeAlias = Annotated[Path, Argument(metavar="EVENTS", help="Log of bounds and overrides.")]
-Events: TypeAlias = Annotated[Path, Option("--events", metavar="FILE", help="Log of bounds and overrides.")]
-KeyFile: TypeAlias = Annotated[Path, Option("--key", metavar="FILE.pem", help="A private key.")]
-RegistryFile: TypeAlias = Annotated[Path, Option("--registry", metavar="FILE.toml", help="Public keys, k of n.")]
-Dated: TypeAlias = Annotated[str | None, Option("--at", metavar="T", help="Date of the event, UTC; default: now.")]
-Accounts: TypeAlias = Annotated[
-    Path, Argument(metavar="ACCOUNTS.csv", help="account, equity_micro_usd, maintenance_micro_usd.")
+LOG: Final = "events.jsonl, the log of bounds and overrides; its signatures lie beside it in events.sig.jsonl."
+KEYS: Final = "Registry of the holders' public keys, and how many of them must sign."
+EventsFile: TypeAlias = Annotated[Path, Argument(metavar="EVENTS", help=f"{LOG} Made if it is not there.")]
+Events: TypeAlias = Annotated[Path, Option("--events", metavar="FILE", help=LOG)]
+KeyFile: TypeAlias = Annotated[
+    Path, Option("--key", metavar="FILE.pem", help="Your private key (Ed25519), made by forecaster policy keys --new.")
 ]
-CommittedAt: TypeAlias = Annotated[str, Option("--as-of", metavar="T", help="Instant of the accounts, UTC.")]
+SaltFile: TypeAlias = Annotated[
+    Path, Option("--key", metavar="FILE.pem", help="The venue's secret, one for commit and prove: policy keys --new.")
+]
+RegistryFile: TypeAlias = Annotated[Path, Option("--registry", metavar="FILE.toml", help=KEYS)]
+Acting: TypeAlias = Annotated[
+    Path | None,
+    Option(
+        "--events", metavar="FILE", help=f"{LOG} Overrides act as far as enough keys have signed; needs --registry."
+    ),
+]
+ActingRegistry: TypeAlias = Annotated[Path | None, Option("--registry", metavar="FILE.toml", help=KEYS)]
+Dated: TypeAlias = Annotated[
+    str | None, Option("--at", metavar="T", help="When it is proposed, UTC, not ahead of now; default: now.")
+]
+Accounts: TypeAlias = Annotated[
+    Path, Argument(metavar="ACCOUNTS.csv", help="Columns account, equity_micro_usd, maintenance_micro_usd.")
+]
+CommittedAt: TypeAlias = Annotated[
+    str, Option("--as-of", metavar="T", help="Instant of the accounts, UTC; the same for commit and prove.")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -408,35 +429,54 @@ def policy(
     forecasts: Forecasts = None,
     store: StoreDir = None,
     params: Params = None,
-    out: Annotated[Path | None, Option("--out", metavar="FILE", help="The schedule to write.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", metavar="FILE", help="The schedule to write; replaced as a whole.")
+    ] = None,
+    events: Acting = None,
+    registry: ActingRegistry = None,
 ) -> Result | None:
-    """Margin schedules: made, replayed, explained, signed."""
-    if context.invoked_subcommand is not None:
+    """Margin schedules: made, replayed, explained, signed.
+
+    With --forecasts and --out: make the schedule, one line per symbol and forecast origin, and check it.
+    """
+    if (command := context.invoked_subcommand) is not None:
+        if any(given is not None for given in (forecasts, store, params, out, events, registry)):
+            raise UsageError(
+                f"options before {command} belong to policy alone; write them behind it: policy {command} …"
+            )
         return None
     if forecasts is None or out is None:
         raise UsageError("policy needs --forecasts FILE and --out schedule.jsonl; see forecaster policy --help")
     from forecaster.commands.schedules import policy as perform
 
-    return perform(forecasts, store, params, out)
+    return perform(forecasts, store, params, out, events, registry)
 
 
 @schedules.command("replay", epilog=EPILOG)
 def policy_replay(
-    schedule: ScheduleFile, forecasts: Forecasts = None, store: StoreDir = None, params: Params = None
+    schedule: ScheduleFile,
+    forecasts: Forecasts = None,
+    store: StoreDir = None,
+    params: Params = None,
+    events: Acting = None,
+    registry: ActingRegistry = None,
 ) -> Result:
-    """Check a schedule; with inputs, derive it again."""
+    """Check a schedule; with inputs, derive it again.
+
+    Alone: hashes, chain, invariants. With --forecasts and what else made it: every line again, byte for byte.
+    """
     from forecaster.commands.schedules import policy_replay as perform
 
-    return perform(schedule, forecasts, store, params)
+    return perform(schedule, forecasts, store, params, events, registry)
 
 
 @schedules.command("explain", epilog=EPILOG)
 def policy_explain(
     schedule: ScheduleFile,
-    symbol: Annotated[str, Argument(metavar="SYMBOL")],
-    time: Annotated[str, Argument(metavar="TIME", help="Instant, UTC.")],
+    symbol: Annotated[str, Argument(metavar="SYMBOL", help="Such as BTCUSDT.")],
+    time: Annotated[str, Argument(metavar="TIME", help="Instant, UTC: the margin in force then is explained.")],
 ) -> Result:
-    """Why this margin."""
+    """Why this margin: what moved it, what held it back."""
     from forecaster.commands.schedules import policy_explain as perform
 
     return perform(schedule, symbol, time)
@@ -444,10 +484,17 @@ def policy_explain(
 
 @schedules.command("keys", epilog=EPILOG)
 def policy_keys(
-    registry: Annotated[Path | None, Option("--registry", metavar="FILE.toml", help="Check and list these.")] = None,
-    new: Annotated[Path | None, Option("--new", metavar="FILE.pem", help="Make a private key here.")] = None,
+    registry: Annotated[Path | None, Option("--registry", metavar="FILE.toml", help="Check and list its keys.")] = None,
+    new: Annotated[
+        Path | None,
+        Option("--new", metavar="FILE.pem", help="Make a private key here, for its owner alone; never overwrites."),
+    ] = None,
 ) -> Result:
-    """Check a registry of keys, or make a key."""
+    """Check a registry of keys, or make a key.
+
+    A registry is TOML: threshold = K, and for each holder a table [[keys]] with name, public_key (as --new prints it),
+    valid_from, valid_until (instants such as 2024-01-31T08:00:00Z, without quotes) and revoked = false.
+    """
     from forecaster.commands.signing import policy_keys as perform
 
     return perform(registry, new)
@@ -462,7 +509,11 @@ def policy_sign(
         Path | None, Argument(metavar="[SCHEDULE]", help="A schedule.jsonl; default: the log of events.")
     ] = None,
 ) -> Result:
-    """Sign a schedule, or the log of events."""
+    """Sign a schedule, or the log of events.
+
+    Signs the last line, and with it all before it; refuses what does not hold, and a schedule beyond the bounds. The
+    signature goes to a file beside: schedule.sig.jsonl, events.sig.jsonl.
+    """
     from forecaster.commands.signing import policy_sign as perform
 
     return perform(key, registry, events, schedule)
@@ -470,7 +521,11 @@ def policy_sign(
 
 @schedules.command("verify", epilog=EPILOG)
 def policy_verify(schedule: ScheduleFile, registry: RegistryFile, events: Events) -> Result:
-    """Check signatures, k of n, and bounds of a schedule."""
+    """Check signatures, k of n, and bounds of a schedule.
+
+    And, as policy replay does, its hashes, chain and invariants. That overrides acted as they were signed, policy replay
+    with --forecasts and --events shows.
+    """
     from forecaster.commands.signing import policy_verify as perform
 
     return perform(schedule, registry, events)
@@ -479,19 +534,29 @@ def policy_verify(schedule: ScheduleFile, registry: RegistryFile, events: Events
 @schedules.command("override", epilog=EPILOG)
 def policy_override(
     events: EventsFile,
-    symbol: Annotated[str, Argument(metavar="SYMBOL", help="Or *, for all.")],
-    who: Annotated[str, Option("--who", metavar="NAME", help="Key holder who asks for it.")],
-    why: Annotated[str, Option("--why", metavar="TEXT", help="The reason.")],
-    expires: Annotated[str, Option("--expires", metavar="T", help="End, exclusive, UTC.")],
-    floor: Annotated[int | None, Option("--floor", metavar="PPM", help="Least initial margin.")] = None,
-    cap: Annotated[int | None, Option("--cap", metavar="PPM", help="Largest initial margin.")] = None,
-    start: Annotated[str | None, Option("--start", metavar="T", help="Begin, UTC; default: its date.")] = None,
+    symbol: Annotated[str, Argument(metavar="SYMBOL", help="Such as BTCUSDT, or *, for all.")],
+    who: Annotated[
+        str, Option("--who", metavar="NAME", help="Key holder, as in the registry, who asks for it and must sign it.")
+    ],
+    why: Annotated[str, Option("--why", metavar="TEXT", help="The reason, for the record.")],
+    expires: Annotated[str, Option("--expires", metavar="T", help="End, UTC; lines from then on are free of it.")],
+    floor: Annotated[
+        int | None, Option("--floor", metavar="PPM", help="Least initial margin, in ppm: 200000 is 20 %.")
+    ] = None,
+    cap: Annotated[int | None, Option("--cap", metavar="PPM", help="Largest initial margin, in ppm.")] = None,
+    start: Annotated[
+        str | None, Option("--start", metavar="T", help="Begin, UTC; default: --at. Leave time for the signatures.")
+    ] = None,
     at: Dated = None,
     acknowledged: Annotated[
-        bool, Option("--acknowledged", help="The floor may exceed the limits of one and five days.")
+        bool, Option("--acknowledged", help="The floor may exceed the limits on rises of one and five days.")
     ] = False,
 ) -> Result:
-    """Propose an override; neither floor nor cap: a hold."""
+    """Propose an override; neither floor nor cap: a hold.
+
+    It acts from --start until --expires on schedules made with --events, once k of n holders have signed the log with
+    policy sign. Where fewer have signed, or it has expired, it does not act.
+    """
     from forecaster.commands.signing import policy_override as perform
 
     return perform(
@@ -503,23 +568,64 @@ def policy_override(
 @schedules.command("bounds", epilog=EPILOG)
 def policy_bounds(
     events: EventsFile,
-    bounds: Annotated[Path, Argument(metavar="FILE.toml", help="Floors, caps and largest rises.")],
+    bounds: Annotated[
+        Path, Argument(metavar="FILE.toml", help="override_hours, and floor, cap and rise_ppm by symbol and parameter.")
+    ],
     at: Dated = None,
 ) -> Result:
-    """Propose the bounds that no schedule may leave."""
+    """Propose the bounds that no schedule may leave.
+
+    The file holds override_hours and a table [symbols."*".PARAMETER] with floor, cap and rise_ppm for each of im_ppm,
+    mm_ppm, liquidation_penalty_ppm, haircut_ppm, exposure_scale_ppm and max_leverage_milli. They hold once k of n
+    holders have signed the log with policy sign.
+    """
     from forecaster.commands.signing import policy_bounds as perform
 
     return perform(events, bounds, at)
 
 
+@schedules.command("rollout", epilog=EPILOG)
+def policy_rollout(
+    schedule: ScheduleFile,
+    record: Annotated[
+        Path,
+        Option("--record", metavar="FILE", help="rollout.jsonl, the chained record to go on with; made if not there."),
+    ],
+    events: Events,
+    registry: RegistryFile,
+    store: StoreDir = None,
+    params: Params = None,
+    canaries: Annotated[
+        str,
+        Option("--canary", metavar="A,B", help="Symbols of the canary stage; default: rollout.canaries of the pack."),
+    ] = "",
+    as_of: Annotated[
+        str | None, Option("--as-of", metavar="T", help="Bring the record up to this instant, UTC; default: now.")
+    ] = None,
+) -> Result:
+    """Where a policy stands: shadow, canary, live; and why.
+
+    Every hour is a step: it counts the origins whose 24 h excursion the store now holds, misses of the margin among
+    them, and lines beyond the signed bounds. A full block with few enough misses leads on; too many misses, one line
+    beyond the bounds, or too long a silence leads back to shadow. The limits stand in [rollout] of the parameter pack,
+    which must be the one that made the schedule.
+    """
+    from forecaster.commands.rollout import policy_rollout as perform
+
+    return perform(schedule, record, events, registry, store, params, _listed(canaries), as_of)
+
+
 @schedules.command("commit", epilog=EPILOG)
 def policy_commit(
     accounts: Accounts,
-    key: KeyFile,
+    key: SaltFile,
     as_of: CommittedAt,
-    out: Annotated[Path, Option("--out", metavar="FILE", help="The root to publish.")],
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The root, to be published.")],
 ) -> Result:
-    """Commit to the margins of all accounts."""
+    """Commit to the margins of all accounts (Merkle root).
+
+    It binds the venue to what it tells each owner; it is no proof that the figures are true or complete.
+    """
     from forecaster.commands.signing import policy_commit as perform
 
     return perform(accounts, key, as_of, out)
@@ -528,8 +634,8 @@ def policy_commit(
 @schedules.command("prove", epilog=EPILOG)
 def policy_prove(
     accounts: Accounts,
-    account: Annotated[str, Argument(metavar="ACCOUNT")],
-    key: KeyFile,
+    account: Annotated[str, Argument(metavar="ACCOUNT", help="Its name in the table.")],
+    key: SaltFile,
     as_of: CommittedAt,
     out: Annotated[Path, Option("--out", metavar="FILE", help="The proof, for the owner alone.")],
 ) -> Result:
@@ -553,32 +659,53 @@ def policy_included(
 @_command("backtest")
 def backtest(
     context: typer.Context,
-    forecasts: Annotated[
-        Path, Option("--forecasts", metavar="FILE", help="Forecast table, or the folder of a Parquet sink.")
-    ],
-    config: Config = None,
+    forecasts: Annotated[Path, Option("--forecasts", metavar="FILE", help=TABLE)],
+    config: Annotated[
+        Path | None, Argument(metavar="[CONFIG]", help="TOML file that names store, out, dates and workers; optional.")
+    ] = None,
     store: StoreDir = None,
-    out: Annotated[Path | None, Option("--out", metavar="DIR", help="Where the results go.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", metavar="DIR", help="Where the results go; default: data.out of CONFIG.")
+    ] = None,
     params: Params = None,
     venue: Annotated[
         Path | None, Option("--venue", metavar="FILE", help="Pack of the simulated venue; default: the one shipped.")
     ] = None,
-    no_venue: Annotated[bool, Option("--no-venue", help="Margins and prices alone.")] = False,
+    no_venue: Annotated[
+        bool,
+        Option(
+            "--no-venue", help="Do not simulate the venue: margins against prices alone, in a fraction of the time."
+        ),
+    ] = False,
     start: Annotated[
-        str | None, Option("--start", metavar="T", help="First origin scored; earlier ones set the scalars.")
+        str | None,
+        Option(
+            "--start", metavar="T", help="First origin scored; earlier ones set the scalars. Default: after a month."
+        ),
     ] = None,
-    end: Annotated[str | None, Option("--end", metavar="T", help="End of the origins, exclusive.")] = None,
+    end: Annotated[
+        str | None, Option("--end", metavar="T", help="End of the origins, exclusive; default: all forecasts.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        Option("--events", metavar="FILE", help=f"{LOG} Overrides act on schedule.jsonl, not on the scores."),
+    ] = None,
+    registry: ActingRegistry = None,
     jobs: Jobs = None,
     engine: EngineName = None,
     overrides: Overrides = None,
 ) -> Result:
-    """Margin policies against each other in a venue; resumes."""
+    """Margin policies against each other in a venue; resumes.
+
+    Writes policy_scores.json and its siblings, policy_goals.json, schedule.jsonl and report.html.
+    """
     from forecaster.commands.backtesting import backtest as perform
 
     with _progress(context) as progress:
         return perform(
             config, store, forecasts=forecasts, out=out, params=params, venue=venue, simulated=not no_venue, start=start,
-            end=end, jobs=jobs, engine=engine, overrides=overrides or (), progress=progress,
+            end=end, jobs=jobs, engine=engine, overrides=overrides or (), events=events, registry=registry,
+            progress=progress,
         )  # fmt: skip
 
 

@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 
 from features import locking
 from features.errors import UsageError
 from features.market import Market
+from features.store import write_atomically
 from forecaster.commands import inputs
 from forecaster.commands.inputs import Configuration, Moment, StoreLike
 from forecaster.commands.schedules import Schedule, policy, policy_replay
-from forecaster.policy.comparison.contest import contest
+from forecaster.policy.comparison.contest import RAW_HAR, Contest, contest
 from forecaster.policy.comparison.rows import ALL, VENUE_FIELDS, WHOLE
-from forecaster.policy.comparison.scoreboard import FILES, Scoreboard, scoreboard
+from forecaster.policy.comparison.scoreboard import FILES, Scoreboard, scoreboard_of
 from forecaster.policy.params import Params
 from forecaster.settings import Settings
 from forecaster.terminal import Progress
@@ -28,10 +29,7 @@ from forecaster.venue.backtest import backtest as simulate
 from forecaster.venue.contestants import OURS, QUEUED, VARIANTS
 from forecaster.venue.goals import judge
 from training.engine import Engine
-from training.scorecard import nullable
-
-if TYPE_CHECKING:
-    from forecaster.report.episodes import Episode
+from training.scorecard import nullable, to_json_bytes
 
 __all__ = ["Backtested", "Job", "backtest"]
 
@@ -82,61 +80,69 @@ class Job:
     end: pd.Timestamp | None
     out: Path
     engine: Engine
+    events: Path | None = None
+    registry: Path | None = None
 
     def perform(self, progress: Progress | None = None) -> Backtested:
         """Write the schedule and replay it, compare, simulate, judge, and report."""
         with locking.writing(self.out):
             schedule, derived = self._schedule()  # first, since it refuses a broken table of forecasts
-            results, shown = self._contested(schedule, progress)
-            board = self._board(results, derived)
+            met = contest(self.forecasts, self.market, self.params, start=self.start, end=self.end)
+            results = self._simulated(met, progress)
+            board = self._board(met, results, derived)
             board.write(self.out)
-            self._report(shown, schedule)
+            self._report(met, schedule)
         return Backtested(self.out, board, schedule)
 
-    def _contested(self, schedule: Schedule, progress: Progress | None) -> tuple[Results, list[Episode]]:
-        """The venue's results, and the events as the page shows them; the contest itself, which is large, ends here."""
-        from forecaster.report.episodes import episodes
-
-        met = contest(self.forecasts, self.market, self.params, start=self.start, end=self.end)
-        results: Results = {}
-        if self.venue is not None:
-            results = simulate(met, self.market, self.venue, self.out / "venue", self.engine, progress=progress)
-        return results, episodes(met, schedule.path)
+    def _simulated(self, met: Contest, progress: Progress | None) -> Results:
+        """What the margins did to accounts; nothing without a venue."""
+        if self.venue is None:
+            return {}
+        return simulate(met, self.market, self.venue, self.out / "venue", self.engine, progress=progress)
 
     def _schedule(self) -> tuple[Schedule, float]:
         """The governed margins in force, and the share of their lines that a replay derives byte for byte."""
-        written = policy(self.forecasts, self.market, self.params, self.out / "schedule.jsonl")
-        replayed = policy_replay(written.path, self.forecasts, self.market, self.params)
+        signed = (self.events, self.registry)
+        written = policy(self.forecasts, self.market, self.params, self.out / "schedule.jsonl", *signed)
+        replayed = policy_replay(written.path, self.forecasts, self.market, self.params, *signed)
         return replayed, replayed.lines / written.lines
 
-    def _board(self, results: Results, derived: float) -> Scoreboard:
-        board = scoreboard(self.forecasts, self.market, self.params, start=self.start, end=self.end, venue=results)
-        if not results:
-            return board
-        rows = board.rows | {"extended": [*board.rows["extended"], *_variants(board.rows[HEADLINE], results)]}
+    def _board(self, met: Contest, results: Results, derived: float) -> Scoreboard:
+        board = scoreboard_of(met, self.forecasts, venue=results)
+        rows = board.rows
+        if results:
+            rows = rows | {"extended": [*rows["extended"], *_variants(rows[HEADLINE], results)]}
         queue = results.get((HEADLINE, QUEUED, ALL, WHOLE), {})
         goals = [*board.goals, *judge(rows[HEADLINE], queue, derived)]
         return replace(board, rows=rows, goals=sorted(goals, key=lambda goal: _place(goal["goal"])))
 
-    def _report(self, shown: Sequence[Episode], schedule: Schedule) -> None:
+    def _report(self, met: Contest, schedule: Schedule) -> None:
+        from forecaster.report import experiments
         from forecaster.report.backtest_page import write_backtest
+        from forecaster.report.episodes import episodes
 
+        tried = experiments.experiments(met, self.venue)
+        write_atomically(self.out / experiments.FILE, to_json_bytes(tried))
         write_backtest(
             self.out / "report.html",
             scores={name: json.loads((self.out / file).read_bytes()) for name, file in FILES.items()},
             goals=json.loads((self.out / GOALS_FILE).read_bytes()),
-            episodes=shown,
+            experiments=tried,
+            episodes=episodes(met, schedule.path),
             facts=self._facts(schedule),
         )
 
     def _facts(self, schedule: Schedule) -> dict[str, str]:
-        return {
+        facts = {
             "data": self.market.data_sha256,
             "policy's parameters": f"{self.params.name}, {self.params.sha256}",
             "venue's parameters": "not run" if self.venue is None else f"{self.venue.name}, {self.venue.sha256}",
             "accounts a symbol": "none" if self.venue is None else f"{self.venue.population.slots:,}",
             "schedule": f"{schedule.lines:,} lines, head {schedule.head}",
         }
+        if self.events is not None:
+            facts["signed overrides"] = f"{schedule.overrides:,}; they act on the schedule, the scores are without them"
+        return facts
 
 
 def backtest(
@@ -153,16 +159,20 @@ def backtest(
     engine: str | None = None,
     simulated: bool = True,
     overrides: Sequence[str] = (),
+    events: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Backtested:
     """Score the policy of the forecasts beside static, exchange, EWMA, FHS and anti-procyclical margins, and an oracle.
 
     On the forecasts' origins with ``start <= origin < end``; origins before ``start`` are the past that the first scalars
     are fitted on (without any, the first month is). Writes ``policy_scores.json`` (equal mean margin) and its siblings,
-    ``policy_goals.json``, ``schedule.jsonl`` and ``report.html`` to ``out``; the venue's results are kept symbol by symbol,
-    so that a run which is stopped goes on where it was. ``params``, ``venue``: packs, by default those shipped;
-    ``simulated``: whether the venue is run at all. The configuration gives store, place, dates and processes where they
-    are not named. Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
+    ``policy_goals.json``, ``policy_experiments.json``, ``schedule.jsonl`` and ``report.html`` to ``out``; the venue's results
+    are kept symbol by symbol, so that a run which is stopped goes on where it was. ``params``, ``venue``: packs, by default
+    those shipped;
+    ``simulated``: whether the venue is run at all. ``events``, ``registry``: a log whose signed overrides act on
+    ``schedule.jsonl``, as in ``policy``; the scores are of the policy without them. The configuration gives store, place,
+    dates and processes where they are not named. Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
     """
     settings, environment = inputs.configuration(config, None, overrides), Settings.load()
     data = settings.data
@@ -182,13 +192,17 @@ def backtest(
         end=inputs.instant(end or data.end, "--end"),
         out=Path(place),
         engine=inputs.engine(engine, jobs, settings, environment),
+        events=None if events is None else Path(events),
+        registry=None if registry is None else Path(registry),
     ).perform(progress)
 
 
 def _table(forecasts: pd.DataFrame | str | Path, params: Params) -> pd.DataFrame | Path:
-    """A file stays one, so that of a large one only what is needed is read; a sink's folder holds one model."""
-    if isinstance(forecasts, pd.DataFrame) or Path(forecasts).is_dir():
-        return inputs.forecast_table(forecasts, params.model)
+    """A file stays one, so that of a large one only what is needed is read, unless a venue joined its columns to it: then
+    all read one frame, as they do of a sink's folder, which holds one model.
+    """
+    if isinstance(forecasts, pd.DataFrame) or Path(forecasts).is_dir() or inputs.told_by_venue(Path(forecasts)):
+        return inputs.forecast_table(forecasts, params.model, RAW_HAR)
     if not Path(forecasts).exists():
         raise UsageError(f"forecasts {forecasts}: no such file; make it with forecaster evaluate or forecast")
     return Path(forecasts)

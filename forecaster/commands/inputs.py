@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from training.engine import Engine
 from training.registry import Registry
 from training.tracking import Tracking
 
+if TYPE_CHECKING:
+    from forecaster.policy.audit.override import Governance
+
 __all__ = [
     "Configuration",
     "StoreLike",
@@ -27,10 +30,12 @@ __all__ = [
     "configuration",
     "engine",
     "forecast_table",
+    "governance",
     "instant",
     "place_of",
     "read",
     "registry",
+    "told_by_venue",
     "tracking",
     "workers",
 ]
@@ -119,8 +124,12 @@ def check_symbols(market: Market, symbols: Sequence[str] | None) -> None:
             raise UsageError(f"there is no symbol {symbol!r} in the store{nearest(symbol, market.symbols)}")
 
 
-def forecast_table(source: pd.DataFrame | str | Path, model: str) -> pd.DataFrame:
-    """One model's forecasts from a frame, a Parquet file, or the folder of a Parquet sink."""
+def forecast_table(source: pd.DataFrame | str | Path, *models: str) -> pd.DataFrame:
+    """Some models' forecasts from a frame, a Parquet file, or the folder of a Parquet sink.
+
+    Beside the forecast table's columns a file may hold ``obs_insurance_fund_usd`` and ``obs_oracle_gap``, which a venue
+    joins to it. Raises ``DataInvalid`` naming file and column where it is no such table.
+    """
     if isinstance(source, pd.DataFrame):
         return source
     if not Path(source).exists():
@@ -131,7 +140,59 @@ def forecast_table(source: pd.DataFrame | str | Path, model: str) -> pd.DataFram
         return read_sink(source)
     from models.table import read_parquet
 
-    return read_parquet(source, models=[model])
+    told = told_by_venue(Path(source))
+    return _joined(Path(source), models, told) if told else read_parquet(source, models=models)
+
+
+def told_by_venue(path: Path) -> list[str]:
+    """The columns of a forecast file that only a venue can fill."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from forecaster.policy.feeds import VENUE_OBSERVABLES
+
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return []  # no Parquet file: whoever reads it says so
+    return [name for name in (f"obs_{observable}" for observable in VENUE_OBSERVABLES) if name in names]
+
+
+def _joined(path: Path, models: Sequence[str], told: Sequence[str]) -> pd.DataFrame:
+    """Some models' rows of a forecast file with a venue's columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from models.base import FORECAST_SCHEMA
+
+    schema = pa.schema([*FORECAST_SCHEMA, *(pa.field(name, pa.float64()) for name in told)])
+    found = pq.read_schema(path).names
+    if odd := sorted(set(found).symmetric_difference(schema.names)):
+        raise DataInvalid(
+            f"{path}: missing or unknown column {odd[0]}; a forecast table has the schema's columns and, where a venue "
+            f"joins them, {' and '.join(told)}"
+        )
+    # A plain file, never a data set: Hive names in the path must not add columns.
+    rows = pq.read_table(path, columns=schema.names, filters=[("model", "in", models)], partitioning=None)
+    try:
+        frame: pd.DataFrame = rows.cast(schema).to_pandas()
+    except (pa.ArrowException, ValueError) as error:
+        raise DataInvalid(
+            f"{path}: not of the forecast table's types: {error}; see forecaster schema forecasts"
+        ) from None
+    return frame
+
+
+def governance(events: str | Path | None, registry: str | Path | None) -> Governance:
+    """What the key holders of a registry have signed of a log of events; nothing where neither is named."""
+    from forecaster.policy.audit.keys import Registry
+    from forecaster.policy.audit.override import Governance
+
+    if events is None or registry is None:
+        if events is not None or registry is not None:
+            raise UsageError("--events FILE and --registry FILE.toml belong together: name both, or neither")
+        return Governance()
+    return Governance.read(events, Registry.load(registry))
 
 
 def workers(jobs: int | None, config: RunConfig, settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""What a back-test and the commands that sign and commit write and print, as types for ``forecaster schema``."""
+"""What a back-test writes and prints, as types for ``forecaster schema``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from forecaster.commands import outputs
+from forecaster.commands.audit_outputs import AUDIT_OUTPUTS
 from forecaster.commands.schedules import Schedule
 from forecaster.policy.comparison.rows import FIELDS
 
@@ -74,6 +75,7 @@ class Difference(BaseModel):
     sd: float | None
     by_year: dict[str, float | None]
     symbols_better: float | None
+    dm_p: float | None
     n: int
 
 
@@ -107,6 +109,43 @@ class PolicyGoals(BaseModel):
     notes: list[str]
 
 
+class Impulse(BaseModel):
+    """A step of volatility: figures of each rule's answer, and its margin hour by hour from ``first_hour`` on."""
+
+    step: dict[str, float]
+    rows: list[dict[str, str | float | None]]
+    first_hour: int
+    paths: dict[str, list[float | None]]
+
+
+class Shock(BaseModel):
+    """The smallest gap of the price that leaves bad debt under a policy's margins; null where none does."""
+
+    policy: str
+    level: Literal["mean", "least"]
+    im: float
+    mm: float
+    side: Literal[-1, 1]
+    depth: float
+    concentration: float
+    gap: float | None
+
+
+class ReverseStress(BaseModel):
+    """Gaps were tried up to ``limit``."""
+
+    limit: float
+    rows: list[Shock]
+
+
+class PolicyExperiments(BaseModel):
+    """``policy_experiments.json``: what margins do after a step of volatility, and what breaks them."""
+
+    schema_version: Literal[1]
+    impulse: Impulse
+    reverse_stress: ReverseStress
+
+
 class Backtested(BaseModel):
     """Where everything lies, the rows over all symbols and the whole span, and the goals."""
 
@@ -126,117 +165,13 @@ class Demonstrated(outputs.Demonstrated):
     backtest: Backtested
 
 
-class NewKey(BaseModel):
-    """Where a private key was written, and its public half."""
-
-    path: str
-    public_key: str
-
-
-class ListedKey(BaseModel):
-    """A key of the registry."""
-
-    name: str
-    public_key: str
-    revoked: bool
-
-
-class Keys(BaseModel):
-    """A registry: so many of these keys must sign."""
-
-    threshold: int
-    keys: list[ListedKey]
-
-
-class Signed(BaseModel):
-    """Who has signed which line, and the hash that the signature vouches for."""
-
-    signer: str
-    line: int
-    head: str
-    path: str
-
-
-class Verified(BaseModel):
-    """Lines vouched for by k of n, and up to which line each signer vouches."""
-
-    lines: int
-    head: str | None
-    threshold: int
-    vouched: dict[str, int]
-    events_waiting: int
-
-
-class ProposedBounds(BaseModel):
-    """An event of the log that sets bounds."""
-
-    schema_version: Literal[1]
-    seq: int
-    prev_hash: str
-    hash: str
-    kind: Literal["BOUNDS"]
-    at: str
-    override_hours: int
-    symbols: dict[str, dict[str, dict[str, int]]]
-    path: str
-
-
-class ProposedOverride(BaseModel):
-    """An event of the log that overrides a symbol's margin."""
-
-    schema_version: Literal[1]
-    seq: int
-    prev_hash: str
-    hash: str
-    kind: Literal["OVERRIDE"]
-    at: str
-    symbol: str
-    start: str
-    expires: str
-    im_floor_ppm: int | None
-    im_cap_ppm: int | None
-    who: str
-    why: str
-    acknowledged: bool
-    path: str
-
-
-class Committed(BaseModel):
-    """The Merkle root over the margins of all accounts."""
-
-    schema_version: Literal[1]
-    type: Literal["commitment"]
-    as_of: str
-    accounts: int
-    root: str
-    path: str
-
-
-class Proven(BaseModel):
-    """Where the proof of one account lies."""
-
-    path: str
-    account: str
-
-
-class Included(BaseModel):
-    """An account that stands under the published root; one that does not ends with an error."""
-
-    account: str
-    included: Literal[True]
-    root: str
-
-
-POLICY_FILES: Final[dict[str, Any]] = {"policy_scores": PolicyScores, "policy_goals": PolicyGoals}
+POLICY_FILES: Final[dict[str, Any]] = {
+    "policy_scores": PolicyScores,
+    "policy_goals": PolicyGoals,
+    "policy_experiments": PolicyExperiments,
+}
 POLICY_OUTPUTS: Final[dict[str, Any]] = {
     "demo": Demonstrated,
     "backtest": Backtested,
-    "policy.keys": NewKey | Keys,
-    "policy.sign": Signed,
-    "policy.verify": Verified,
-    "policy.override": ProposedOverride,
-    "policy.bounds": ProposedBounds,
-    "policy.commit": Committed,
-    "policy.prove": Proven,
-    "policy.included": Included,
+    **AUDIT_OUTPUTS,
 }

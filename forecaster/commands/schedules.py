@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from features.errors import UsageError
-from forecaster.commands.inputs import StoreLike, forecast_table, read
+from forecaster.commands.inputs import StoreLike, forecast_table, governance, read
 from forecaster.policy import explain, make_schedule, replay, write_schedule
 from forecaster.policy.params import Params
+from forecaster.policy.types import ALL_SYMBOLS
+
+if TYPE_CHECKING:
+    from forecaster.policy.audit.override import Governance
 
 __all__ = ["Explanation", "Schedule", "policy", "policy_explain", "policy_replay"]
 
@@ -21,7 +25,9 @@ __all__ = ["Explanation", "Schedule", "policy", "policy_explain", "policy_replay
 class Schedule:
     """A schedule that holds: its chain and invariants, and, where ``derived``, every line from its inputs.
 
-    ``acknowledged``: rises beyond the limits of one and five days that an acknowledged override made.
+    ``acknowledged``: rises beyond the limits of one and five days that an acknowledged override made. ``overrides``:
+    signed ones that the lines were made or derived under, up to the event ``events_head``; ``overrides_unmatched``:
+    symbols that they name and the schedule does not hold; ``events_waiting``: events that too few have signed to act.
     """
 
     path: Path
@@ -32,6 +38,10 @@ class Schedule:
     head: str
     derived: bool
     acknowledged: int
+    overrides: int = 0
+    overrides_unmatched: tuple[str, ...] = ()
+    events_waiting: int = 0
+    events_head: str | None = None
 
     def read_lines(self) -> Iterator[bytes]:
         """The lines, without line ends, one by one: a long schedule does not fit into memory."""
@@ -41,13 +51,34 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as one JSON object."""
-        return {**self.__dict__, "path": str(self.path), "symbols": list(self.symbols)}
+        listed = {name: list(getattr(self, name)) for name in ("symbols", "overrides_unmatched")}
+        return {**self.__dict__, **listed, "path": str(self.path)}
 
     def summary(self) -> str:
-        """The facts in two lines."""
+        """The facts in two lines, and what is to be known of the events it was made under."""
         held = "derived again from its inputs, byte for byte" if self.derived else "hashes, chain and invariants hold"
         span = f"{len(self.symbols)} symbols, {self.first} to {self.last}"
-        return f"{self.path}: {self.lines:,} lines, {span}\n{held}; head {self.head}"
+        told = [f"{self.path}: {self.lines:,} lines, {span}", f"{held}; head {self.head}"]
+        if self.events_head is not None:
+            told.append(f"under {self.overrides:,} signed overrides; head of the events {self.events_head}")
+        if self.overrides_unmatched:
+            told.append(
+                f"overrides without effect, of symbols that it does not hold: {', '.join(self.overrides_unmatched)}"
+            )
+        if self.events_waiting:
+            told.append(f"{self.events_waiting:,} events without effect: they wait for signatures")
+        return "\n".join(told)
+
+    def under(self, rules: Governance) -> Schedule:
+        """This schedule with what is to be known of the events it was made under."""
+        named = {override.symbol for override in rules.overrides} - {ALL_SYMBOLS, *self.symbols}
+        return replace(
+            self,
+            overrides=len(rules.overrides),
+            overrides_unmatched=tuple(sorted(named)),
+            events_waiting=rules.waiting,
+            events_head=rules.head,
+        )
 
 
 @dataclass(frozen=True)
@@ -72,11 +103,18 @@ def policy(
     store: StoreLike = None,
     params: Params | str | Path | None = None,
     out: str | Path = "schedule.jsonl",
+    events: str | Path | None = None,
+    registry: str | Path | None = None,
 ) -> Schedule:
-    """Write the parameter schedule that follows from forecasts and the market, and check it as a reader would."""
-    pack = _params(params)
-    write_schedule(out, make_schedule(forecast_table(forecasts, pack.model), read(store), pack))
-    return policy_replay(out)
+    """Write the parameter schedule that follows from forecasts and the market, and check it as a reader would.
+
+    ``events``: the log whose overrides act on the lines, as far as enough keys of ``registry`` have signed it. Raises
+    ``DataInvalid`` where log or signatures do not hold; whether the lines keep the log's bounds, sign and verify check.
+    """
+    pack, rules = _params(params), governance(events, registry)
+    table = forecast_table(forecasts, pack.model)
+    write_schedule(out, make_schedule(table, read(store), pack, overrides=rules.overrides))
+    return policy_replay(out).under(rules)
 
 
 def policy_replay(
@@ -84,16 +122,19 @@ def policy_replay(
     forecasts: pd.DataFrame | str | Path | None = None,
     store: StoreLike = None,
     params: Params | str | Path | None = None,
+    events: str | Path | None = None,
+    registry: str | Path | None = None,
 ) -> Schedule:
-    """Check a schedule by itself or, given forecasts and store, derive every line again."""
+    """Check a schedule by itself or, given forecasts and store, derive every line again, under signed overrides."""
     if forecasts is None:
-        if store is not None or params is not None:
-            raise UsageError("replay with --store or --params needs --forecasts FILE, too; or give none of them")
-        report = replay(schedule)
-    else:
-        pack = _params(params)
-        report = replay(schedule, forecast_table(forecasts, pack.model), read(store), pack)
-    return Schedule(path=Path(schedule), **report.__dict__)
+        if any(given is not None for given in (store, params, events, registry)):
+            raise UsageError(
+                "replay with --store, --params, --events or --registry needs --forecasts FILE, too; or give none of them"
+            )
+        return Schedule(path=Path(schedule), **replay(schedule).__dict__)
+    pack, rules = _params(params), governance(events, registry)
+    report = replay(schedule, forecast_table(forecasts, pack.model), read(store), pack, rules.overrides)
+    return Schedule(path=Path(schedule), **report.__dict__).under(rules)
 
 
 def policy_explain(schedule: str | Path, symbol: str, time: str) -> Explanation:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +23,11 @@ from forecaster.policy.audit.commitments import (
     merkle_levels,
     salt_of,
 )
-from forecaster.policy.audit.keys import Registry, load_private_key, new_private_key, public_hex, seed
+from forecaster.policy.audit.keys import Registry, load_private_key, new_private_key, public_hex, seed, write_secret
 from forecaster.policy.audit.override import Governance, append_bounds, append_override, read_events
 from forecaster.policy.audit.signatures import add_signature, attest, sign, signature_path, verify
 from forecaster.policy.replay import replay
-from forecaster.policy.schedule import canonical
+from forecaster.policy.schedule import canonical, iso
 from forecaster.policy.types import Override
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 COLUMNS: Final = ["account", "equity_micro_usd", "maintenance_micro_usd"]
+WHOLE: Final = re.compile("-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,12 @@ def policy_keys(registry: str | Path | None = None, new: str | Path | None = Non
         return Facts({"path": str(new), "public_key": public}, text)
     assert registry is not None
     found = Registry.load(registry)
-    keys = [{"name": key.name, "public_key": key.public_key, "revoked": key.revoked} for key in found.keys]
-    rows = [f"{key.public_key}  {key.name}{' (revoked)' if key.revoked else ''}" for key in found.keys]
+    clocks = ("valid_from", "valid_until")
+    keys = [asdict(key) | {name: iso(getattr(key, name)) for name in clocks} for key in found.keys]
+    rows = [
+        f"{key['public_key']}  {key['name']}, {key['valid_from']} to {key['valid_until']}{', revoked' * key['revoked']}"
+        for key in keys
+    ]
     head = f"{found.threshold} of {len(found.keys)} keys must sign"
     return Facts({"threshold": found.threshold, "keys": keys}, "\n".join([head, *rows]))
 
@@ -84,7 +90,7 @@ def policy_sign(key: str | Path, registry: str | Path, events: str | Path, sched
     """
     keys, private = Registry.load(registry), load_private_key(key)
     chain, target = (EVENTS, events) if schedule is None else (SCHEDULE, schedule)
-    lines: Iterable[dict[str, Any]] = read_events(events)
+    lines: Iterable[dict[str, Any]] = read_events(events, keys)
     if schedule is not None:
         replay(schedule)
         lines = Governance.read(events, keys).guard(read_chain(schedule, chain), schedule)
@@ -105,28 +111,29 @@ def policy_sign(key: str | Path, registry: str | Path, events: str | Path, sched
 
 
 def policy_verify(schedule: str | Path, registry: str | Path, events: str | Path) -> Facts:
-    """Check that k of n keys vouch for every line of a schedule, all within the bounds these have set."""
+    """Check that a schedule holds by itself, and that k of n keys vouch for every line, within the bounds they set."""
     keys = Registry.load(registry)
-    governance = Governance.read(events, keys)
-    lines = governance.guard(read_chain(schedule, SCHEDULE), schedule)
+    replay(schedule)
+    rules = Governance.read(events, keys)
+    lines = rules.guard(read_chain(schedule, SCHEDULE), schedule)
     found = verify(lines, SCHEDULE, signature_path(schedule), keys)
     facts = {
         "lines": found.lines,
         "head": found.last.new if found.last else None,
         "threshold": found.threshold,
         "vouched": dict(found.vouched),
-        "events_waiting": governance.waiting,
+        "events_head": rules.head,
+        "events_waiting": rules.waiting,
     }
     signers = ", ".join(sorted(found.vouched))
     text = f"{schedule}: {found.lines:,} lines, {found.threshold} signatures needed, signed by {signers}, within bounds"
-    if governance.waiting:
-        text += f"\n{events}: {governance.waiting} events still wait for signatures"
+    text += f"\n{events}: head {rules.head}; {rules.waiting} events still wait for signatures"
     return Facts(facts, text)
 
 
 def policy_bounds(events: str | Path, bounds: str | Path, at: str | None = None) -> Facts:
     """Propose bounds from a TOML file; they hold once k of n have signed the log."""
-    return _proposed(events, append_bounds(events, Bounds.load(bounds), _instant(at)))
+    return _proposed(events, append_bounds(events, Bounds.load(bounds), _dated(at)))
 
 
 def policy_override(
@@ -143,7 +150,7 @@ def policy_override(
     acknowledged: bool = False,
 ) -> Facts:
     """Propose an override; it takes effect once k of n, ``who`` among them, have signed the log."""
-    dated = _instant(at)
+    dated = _dated(at)
     begins = dated if start is None else _instant(start)
     override = Override(symbol, begins, _instant(expires), im_floor_ppm, im_cap_ppm, who, why, acknowledged)
     return _proposed(events, append_override(events, override, dated))
@@ -154,7 +161,7 @@ def policy_commit(accounts: str | Path, key: str | Path, as_of: str, out: str | 
     instant = _instant(as_of)
     _, _, leaves = _opened(accounts, key, instant)
     root = merkle_levels(sorted(leaves))[-1][0].hex()
-    document = {"schema_version": 1, "type": "commitment", "as_of": as_of, "accounts": len(leaves), "root": root}
+    document = {"schema_version": 1, "type": "commitment", "as_of": iso(instant), "accounts": len(leaves), "root": root}
     write_atomically(Path(out), canonical(document) + b"\n")
     return Facts({**document, "path": str(out)}, f"{out}: {len(leaves):,} accounts under root {root}")
 
@@ -173,14 +180,13 @@ def policy_prove(accounts: str | Path, key: str | Path, as_of: str, account: str
     document = {
         "schema_version": 1,
         "type": "inclusion",
-        "as_of": as_of,
+        "as_of": iso(instant),
         **dict(zip(COLUMNS, (held[place].name, held[place].equity, held[place].maintenance), strict=True)),
         "salt": salts[place].hex(),
         "index": index,
         "path": [sibling.hex() for sibling in path],
     }
-    write_atomically(Path(out), canonical(document) + b"\n")
-    Path(out).chmod(0o600)
+    write_secret(out, canonical(document) + b"\n")
     return Facts({"path": str(out), "account": account}, f"{out}: proof of {account}, to be sent to its owner alone")
 
 
@@ -194,7 +200,7 @@ def policy_included(proof: str | Path, published: str | Path) -> Facts:
         holds = opening["as_of"] == root["as_of"] and included(
             leaf, opening["index"], root["accounts"], path, bytes.fromhex(root["root"])
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, DataInvalid) as error:
         raise DataInvalid(f"{proof}: malformed: {error}; ask the venue for the proof again") from None
     if not holds:
         raise DataInvalid(f"{proof}: the account does not stand under the root of {published}; ask the venue why")
@@ -207,16 +213,22 @@ def _proposed(events: str | Path, event: dict[str, Any]) -> Facts:
     return Facts({**event, "path": str(events)}, text)
 
 
-def _instant(text: str | None) -> int:
-    return since_epoch(datetime.now(UTC).replace(microsecond=0)) if text is None else micros(text, "instant")
+def _instant(text: str) -> int:
+    return micros(text, "instant")
+
+
+def _dated(text: str | None) -> int:
+    """The date of an event, now by default. One ahead of its time would bar every event before it from the log."""
+    now = since_epoch(datetime.now(UTC).replace(microsecond=0))
+    if text is not None and _instant(text) > now:
+        raise UsageError(f"--at {text} lies ahead; an event is dated when it is proposed, --start tells when it acts")
+    return now if text is None else _instant(text)
 
 
 def _opened(accounts: str | Path, key: str | Path, as_of: int) -> tuple[list[Account], list[bytes], list[bytes]]:
     """Accounts, salts and commitments, in the order of the file."""
     secret = seed(load_private_key(key))
     held = _accounts(accounts)
-    if len({account.name for account in held}) != len(held):
-        raise DataInvalid(f"{accounts}: an account stands twice; name each once")
     salts = [salt_of(secret, as_of, account.name) for account in held]
     return held, salts, [commitment(account, as_of, salt) for account, salt in zip(held, salts, strict=True)]
 
@@ -225,25 +237,41 @@ def _accounts(path: str | Path) -> list[Account]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
-    except OSError as error:
-        raise DataInvalid(f"{path}: no readable table of accounts: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataInvalid(f"{path}: no readable table of accounts: {error}; write UTF-8 CSV") from None
     if not rows or rows[0] != COLUMNS:
         raise DataInvalid(f"{path}: row 1: the columns must be {','.join(COLUMNS)}")
-    held = []
+    held: dict[str, Account] = {}
     for number, row in enumerate(rows[1:], start=2):
+        where = f"{path}: row {number}"
+        # Digits alone: int() would also take 1_000, spaces, and digits of other scripts.
+        if len(row) != len(COLUMNS) or not all(WHOLE.fullmatch(text) for text in row[1:]):
+            raise DataInvalid(f"{where}: {','.join(row)!r} is no account; write a name and two whole numbers")
         try:
-            name, equity, maintenance = row
-            held.append(Account(name, int(equity), int(maintenance)))
-        except (ValueError, DataInvalid) as error:
-            raise DataInvalid(f"{path}: row {number}: {error}; write a name and two whole numbers") from None
-    return held
+            account = Account(row[0], int(row[1]), int(row[2]))
+        except DataInvalid as error:
+            raise DataInvalid(f"{where}: {error}") from None
+        if account.name in held:
+            raise DataInvalid(f"{where}: account {account.name!r} stands twice; name each once")
+        held[account.name] = account
+    return list(held.values())
 
 
 def _json(path: str | Path, kind: str) -> dict[str, Any]:
     try:
-        document = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
+        document = json.loads(Path(path).read_bytes(), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataInvalid(f"{path}: no readable JSON: {error}") from None
     if not isinstance(document, dict) or document.get("type") != kind:
         raise DataInvalid(f"{path}: no {kind} document; name the file that `forecaster policy` wrote")
     return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of a key that stands twice, one reader takes the first value and another the last.
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} stands twice")
+        found[name] = value
+    return found

@@ -32,7 +32,7 @@ COMMANDS = [
     "demo", "run", "evaluate", "tune", "scorecard", "leave-out", "ladder", "train", "promote", "forecast", "explain",
     "backtest", "leakcheck", "schema", "data", "features", "policy",
 ]  # fmt: skip
-POLICY = ["replay", "explain", "keys", "sign", "verify", "override", "bounds", "commit", "prove", "included"]
+POLICY = ["replay", "explain", "keys", "sign", "verify", "override", "bounds", "rollout", "commit", "prove", "included"]
 SPAN = ["--start", "2023-04-05", "--end", "2023-04-25", "--out", "out"]
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -379,6 +379,11 @@ def test_policy_without_forecasts(store: Path, invoke: Invoke) -> None:
     refused(invoke("policy", "--store", store), 2, "--forecasts FILE", "--out")
     shown = invoke("policy", "--store", store, "--forecasts", "none.parquet", "--out", "schedule.jsonl")
     refused(shown, 2, "none.parquet", "forecaster evaluate")
+
+
+def test_options_of_policy_before_its_command_are_not_dropped(invoke: Invoke) -> None:
+    shown = invoke("policy", "--forecasts", "f.parquet", "replay", "schedule.jsonl")
+    refused(shown, 2, "options before replay", "policy replay")
 
 
 def test_replay_of_an_edited_schedule(evaluated: Evaluated, store: Path, tmp_path: Path, invoke: Invoke) -> None:

@@ -208,7 +208,7 @@ def test_schemas(config: Path) -> None:
     names = schema()
     assert isinstance(names, Names)
     files = {"config", "scores", "diagnostics", "schedule", "manifest", "error", "forecasts", "symbols", *TABLES}
-    files |= {"policy_scores", "policy_goals"}
+    files |= {"policy_scores", "policy_goals", "policy_experiments"}
     assert {name for name in names.names if not name.startswith("output.")} == files
     for name in names.names:
         assert json.loads(document_text(name)) == document(name)

@@ -8,7 +8,7 @@ either direction is bounded by the parameter that rises with it, and a retreat t
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -56,8 +56,10 @@ class Bounds:
         """
         try:
             values = tomllib.loads(Path(path).read_text("utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no such file of bounds; write override_hours and [symbols] tables") from None
+        except OSError as error:
+            raise UsageError(
+                f"{path}: no readable file of bounds: {error.strerror}; write override_hours and [symbols] tables"
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(values, str(path))
@@ -87,10 +89,12 @@ class Bounds:
         """The limits of a symbol, by parameter."""
         return self.symbols.get(symbol, self.symbols[EVERY_SYMBOL])
 
-    def breaches(self, line: Mapping[str, Any], before: Mapping[str, Any] | None, free: bool = False) -> list[str]:
+    def breaches(
+        self, line: Mapping[str, Any], before: Mapping[str, Any] | None, free: Collection[str] = ()
+    ) -> list[str]:
         """What of a schedule line breaks the bounds, in words; ``before`` is the symbol's previous line.
 
-        ``free``: an acknowledged override is in force, which frees the step, never floor or cap.
+        ``free``: parameters whose step an acknowledged override frees; floor and cap it never does.
         """
         found = []
         for name, limit in self.of(line["symbol"]).items():
@@ -99,10 +103,12 @@ class Bounds:
                 found.append(f"{name} {min(values)} is below the floor {limit.floor}")
             if max(values) > limit.cap:
                 found.append(f"{name} {max(values)} is above the cap {limit.cap}")
-            if before is not None and not free:
-                last, now = before[name], line[name]
-                if last and (now - last) * PPM > limit.rise_ppm * last:
-                    found.append(f"{name} rises from {last} to {now}, by more than {limit.rise_ppm} ppm")
+            if before is None or name in free:
+                continue
+            steps = zip(_values(before, name), values, strict=False)  # a tier that is new has no step
+            steep = ((last, now) for last, now in steps if last and (now - last) * PPM > limit.rise_ppm * last)
+            if step := next(steep, None):
+                found.append(f"{name} rises from {step[0]} to {step[1]}, by more than {limit.rise_ppm} ppm")
         return found
 
 

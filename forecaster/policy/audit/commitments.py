@@ -47,7 +47,8 @@ class Account:
 
 def salt_of(secret: bytes, as_of: int, name: str) -> bytes:
     """The account's salt at an instant: HMAC-SHA-256 (RFC 2104) under the venue's secret, so that no table of
-    salts has to be kept, and no owner learns another's.
+    salts has to be kept, and no owner learns another's. One commitment an instant: a second one with other figures
+    would show an account's neighbours whether it stayed the same.
     """
     return hmac.digest(secret, SALT + _word(as_of) + name.encode(), "sha256")
 

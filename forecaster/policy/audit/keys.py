@@ -9,10 +9,11 @@ import os
 import stat
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
@@ -22,7 +23,7 @@ from features.errors import UsageError
 
 from .chain import since_epoch
 
-__all__ = ["Key", "Registry", "load_private_key", "new_private_key", "public_hex", "seed"]
+__all__ = ["Key", "Registry", "load_private_key", "new_private_key", "public_hex", "seed", "write_secret"]
 
 # The field's prime, and the heights y of the eight points of small order: under such a key anyone can sign
 # (Chalkias, Garillot and Nikolaenko 2020, "Taming the many EdDSAs"). 0, 1 and -1 have orders 4, 1 and 2; the
@@ -69,8 +70,10 @@ class Registry:
         """
         try:
             values = tomllib.loads(Path(path).read_text("utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no such registry of keys; write one with threshold and [[keys]]") from None
+        except OSError as error:
+            raise UsageError(
+                f"{path}: no readable registry of keys: {error.strerror}; write one with threshold and [[keys]]"
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: not a TOML file: {error}") from None
         _same_names(values, {"threshold", "keys"}, str(path))
@@ -104,12 +107,28 @@ def new_private_key(path: str | Path) -> str:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_secret(path, text, os.link)  # which, unlike a rename, never takes the place of a file
     except FileExistsError:
         raise UsageError(f"{path}: exists; a private key is never overwritten, name another file") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
     return public_hex(key)
+
+
+def write_secret(path: str | Path, content: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
+    """Write a file that its owner alone may read, from its first byte on, and whole or not at all.
+
+    ``put(beside, path)`` moves the finished file to its place.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = mkstemp(dir=target.parent, prefix=f".{target.name}.")  # of mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        put(beside, target)
+    finally:
+        Path(beside).unlink(missing_ok=True)
 
 
 def load_private_key(path: str | Path) -> Ed25519PrivateKey:

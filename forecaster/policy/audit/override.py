@@ -1,12 +1,13 @@
 """The log of governance: bounds and overrides, each a chained event that takes effect with k of n signatures.
 
 An event is dated by whoever proposes it (``at``), never before the one ahead of it, and an override begins no
-earlier than its date: what a line rests on was in the log when the line was made.
+earlier than its date: what a line rests on was in the log when the line was made. A log that is cut together with
+its signatures passes for an older one; its ``head`` tells which one was read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,27 +31,35 @@ SCHEMA_VERSION: Final = 1
 @dataclass(frozen=True)
 class Governance:
     """What k of n key holders have set: bounds by the instant from which they hold (microseconds), overrides in
-    the order of the log, and how many of the log's last events still wait for signatures.
+    the order of the log, how many of the log's last events still wait for signatures, and the hash of the last
+    event in effect.
     """
 
-    bounds: tuple[tuple[int, Bounds], ...]
-    overrides: tuple[Override, ...]
-    waiting: int
+    bounds: tuple[tuple[int, Bounds], ...] = ()
+    overrides: tuple[Override, ...] = ()
+    waiting: int = 0
+    head: str | None = None
 
     @classmethod
     def read(cls, path: str | Path, registry: Registry) -> Governance:
         """The effective events of a log, whose signatures lie beside it (``events.sig.jsonl``).
 
         Raises DataInvalid where log or signatures do not hold, an override breaks the bounds in force, or its
-        ``who`` has not signed it.
+        ``who`` has not signed it. Whose key was revoked since cannot sign any more: the k others vouch for it.
         """
         lines = read_events(path)
         found = attest(lines, EVENTS, signature_path(path), registry)
         bounds, overrides = _events(lines[: found.effective], str(path))
+        revoked = {key.name for key in registry.keys if key.revoked}
         for seq, override in overrides:
-            if found.vouched.get(override.who, 0) <= seq:
-                raise DataInvalid(f"{path}: line {seq + 1}: who: {override.who} has not signed this override")
-        return cls(tuple(bounds), tuple(override for _, override in overrides), found.lines - found.effective)
+            if found.vouched.get(override.who, 0) <= seq and override.who not in revoked:
+                raise DataInvalid(
+                    f"{path}: line {seq + 1}: who: {override.who} has not signed this override; "
+                    f"{override.who} signs the log, or stays in the registry as revoked"
+                )
+        head = lines[found.effective - 1]["hash"] if found.effective else None
+        acting = tuple(override for _, override in overrides)
+        return cls(tuple(bounds), acting, found.lines - found.effective, head)
 
     def guard(self, lines: Iterator[dict[str, Any]], path: str | Path) -> Iterator[dict[str, Any]]:
         """Pass schedule lines on, each within the bounds in force when it was announced.
@@ -59,25 +68,49 @@ class Governance:
         """
         before: dict[str, Mapping[str, Any]] = {}
         for line in lines:
-            where = f"{path}: line {line['seq'] + 1}"
-            at = micros(line["announced_at"], where)
-            limits = _in_force(self.bounds, at, where)
             symbol = line["symbol"]
-            if found := limits.breaches(line, before.get(symbol), self.acknowledged(symbol, at)):
+            if found := self.breaches(line, before.get(symbol), path):
+                where = f"{path}: line {line['seq'] + 1}"
                 raise DataInvalid(f"{where}: {symbol}: {'; '.join(found)}; only the key holders can move their bounds")
             before[symbol] = line
             yield line
 
-    def acknowledged(self, symbol: str, at: int) -> bool:
-        """Whether an acknowledged override of the symbol is in force at an instant."""
+    def breaches(self, line: Mapping[str, Any], before: Mapping[str, Any] | None, path: str | Path) -> list[str]:
+        """What of a schedule line breaks the bounds in force when it was announced, in words.
+
+        ``before`` is the symbol's previous line. Raises DataInvalid where no bounds cover the line.
+        """
+        where = f"{path}: line {line['seq'] + 1}"
+        at = micros(line["announced_at"], where)
+        return _in_force(self.bounds, at, where).breaches(line, before, self.freed(line["symbol"], at))
+
+    def freed(self, symbol: str, at: int) -> set[str]:
+        """Parameters whose step acknowledged overrides of the symbol free at an instant.
+
+        A floor lifts initial margins alone; a cap lowers them, so that maximum leverage rises.
+        """
         named = (o for o in self.overrides if o.symbol in (symbol, EVERY_SYMBOL))
-        return any(o.acknowledged and o.start <= at < o.expires for o in named)
+        acting = [o for o in named if o.acknowledged and o.start <= at < o.expires]
+        floors = {"im_ppm" for o in acting if o.im_floor_ppm is not None}
+        return floors | {"max_leverage_milli" for o in acting if o.im_cap_ppm is not None}
 
 
-def read_events(path: str | Path) -> list[dict[str, Any]]:
-    """Every event of a log, signed or not, checked. Raises DataInvalid naming the line that does not hold."""
+def read_events(path: str | Path, registry: Registry | None = None) -> list[dict[str, Any]]:
+    """Every event of a log, signed or not, checked.
+
+    Raises DataInvalid naming the line that does not hold or, with a registry, whose ``who`` could never sign it:
+    once others have signed such a line, no reader would accept the log.
+    """
     lines = list(read_chain(path, EVENTS))
-    _events(lines, str(path))
+    _, overrides = _events(lines, str(path))
+    if registry is not None:
+        known = {key.name for key in registry.keys}
+        for seq, override in overrides:
+            if override.who not in known:
+                raise DataInvalid(
+                    f"{path}: line {seq + 1}: who: {override.who} is not in the registry; register that holder "
+                    "(as revoked, if the key is no more), or remove the line while nobody has signed it"
+                )
     return lines
 
 
@@ -96,14 +129,11 @@ def append_override(path: str | Path, override: Override, at: int) -> dict[str, 
 
 
 def _propose(path: str | Path, kind: str, at: int, body: Mapping[str, Any]) -> dict[str, Any]:
-    held = list(read_chain(path, EVENTS)) if Path(path).exists() else []
     event = {**body, "schema_version": SCHEMA_VERSION, "kind": kind, "at": iso(at)}
-    # Judged as a reader will judge it; place and hash in the chain follow.
-    _events([*held, {**event, "seq": len(held), "prev_hash": "", "hash": ""}], str(path))
-    return append(path, EVENTS, event)
+    return append(path, EVENTS, event, lambda lines: _events(lines, str(path)))
 
 
-def _events(lines: list[dict[str, Any]], path: str) -> tuple[list[tuple[int, Bounds]], list[tuple[int, Override]]]:
+def _events(lines: Sequence[dict[str, Any]], path: str) -> tuple[list[tuple[int, Bounds]], list[tuple[int, Override]]]:
     bounds: list[tuple[int, Bounds]] = []
     overrides: list[tuple[int, Override]] = []
     latest: int | None = None

@@ -150,7 +150,7 @@ def _record(raw: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(raw)
         whole = isinstance(record, dict) and record.keys() == FIELDS and canonical(record) + b"\n" == raw
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = False
     if not whole:
         raise DataInvalid(f"{where}: no signature in canonical form; remove the line and sign again")

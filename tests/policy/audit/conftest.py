@@ -35,7 +35,7 @@ def make_lines(ims: list[int]) -> list[dict]:
     """Lawful hourly lines of one symbol whose initial margins are given."""
     lines, previous, last = [], GENESIS, 0
     for i, im in enumerate(ims):
-        at = f"2024-01-01T{i:02d}:00:00Z"
+        at = f"2024-01-{1 + i // 24:02d}T{i % 24:02d}:00:00Z"
         line = json.loads(BASE) | {"seq": i, "prev_hash": previous, "as_of": at, "announced_at": at, "effective_at": at}
         line |= {"expires_at": "2024-01-09T00:00:00Z", "im_ppm": im, "mm_ppm": im // 2, "reasons": []}
         line |= {"tiers": [{"cap_usd": 1000, "im_ppm": im, "mm_ppm": im // 2}], "liquidation_penalty_ppm": 2500}

@@ -71,7 +71,9 @@ def test_an_owner_finds_the_account_under_the_published_root(desk: Path, tmp_pat
 
 
 def test_keys_are_listed_and_made(desk: Path, tmp_path: Path, invoke: Invoke) -> None:
-    assert [key["name"] for key in invoke("keys", "--registry", desk / "keys.toml")["keys"]] == ["ann", "bob", "cid"]
+    listed = invoke("keys", "--registry", desk / "keys.toml")["keys"]
+    assert [key["name"] for key in listed] == ["ann", "bob", "cid"]
+    assert (listed[0]["valid_from"], listed[0]["valid_until"]) == ("2020-01-01T00:00:00Z", "2030-01-01T00:00:00Z")
     made = invoke("keys", "--new", tmp_path / "new.pem")
     assert Path(made["path"]).stat().st_mode & 0o777 == 0o600
     assert invoke("keys", code=2)["error"]["type"] == "UsageError"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -144,7 +146,92 @@ def test_an_owner_checks_the_own_margin_against_the_published_root(tmp_path: Pat
         policy_included(tmp_path / "proof.json", tmp_path / "root.json")
     with pytest.raises(UsageError, match="no account 'zed'"):
         policy_prove(*given, "zed", tmp_path / "proof.json")
-    for line, message in {"a,1.5,2": "row 15", "a,1": "row 15", "acc01,1,1": "stands twice"}.items():
+    for line, message in {
+        "a,1.5,2": "row 15",
+        "a,1": "row 15",
+        "acc01,1,1": r"row 15: account 'acc01' stands twice",
+    }.items():
         given[0].write_text("account,equity_micro_usd,maintenance_micro_usd\n" + rows + line + "\n")
         with pytest.raises(DataInvalid, match=message):
             policy_commit(*given, tmp_path / "root.json")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (b"a,1_000,2\n", "row 2"),
+        (b"a, 1,2\n", "row 2"),
+        ("a,\u0663,2\n".encode(), "row 2"),
+        (b"\xff,1,2\n", "UTF-8"),
+        (b"a,1,-2\n", "row 2"),
+        (b"a,9223372036854775808,2\n", "row 2"),
+    ],
+)
+def test_a_table_of_accounts_is_read_to_the_letter(tmp_path: Path, rows: bytes, told: str):
+    policy_keys(new=tmp_path / "salts.pem")
+    path = tmp_path / "accounts.csv"
+    path.write_bytes(b"account,equity_micro_usd,maintenance_micro_usd\n" + rows)
+    with pytest.raises(DataInvalid, match=f"accounts.csv: .*{told}"):
+        policy_commit(path, tmp_path / "salts.pem", AS_OF, tmp_path / "root.json")
+
+
+@pytest.fixture
+def proven(tmp_path: Path) -> Path:
+    """A folder with accounts.csv, salts.pem, root.json and the proof of b."""
+    (tmp_path / "accounts.csv").write_text("account,equity_micro_usd,maintenance_micro_usd\na,5,1\nb,9,2\nc,3,1\n")
+    policy_keys(new=tmp_path / "salts.pem")
+    given = (tmp_path / "accounts.csv", tmp_path / "salts.pem", AS_OF)
+    policy_commit(*given, tmp_path / "root.json")
+    policy_prove(*given, "b", tmp_path / "proof.json")
+    return tmp_path
+
+
+def test_a_document_that_says_two_things_is_refused(proven: Path):
+    text = (proven / "root.json").read_text()
+    (proven / "root.json").write_text('{"root":"' + "00" * 32 + '",' + text[1:])
+    with pytest.raises(DataInvalid, match=r"root\.json: .*root stands twice"):
+        policy_included(proven / "proof.json", proven / "root.json")
+
+
+def test_an_impossible_account_names_the_file(proven: Path):
+    proof = json.loads((proven / "proof.json").read_text())
+    (proven / "proof.json").write_text(json.dumps(proof | {"equity_micro_usd": 2**70}))
+    with pytest.raises(DataInvalid, match=r"proof\.json: .*63 bits"):
+        policy_included(proven / "proof.json", proven / "root.json")
+
+
+def test_an_instant_has_one_spelling_in_documents(proven: Path):
+    given = (proven / "accounts.csv", proven / "salts.pem", AS_OF.replace("Z", ".000000Z"))
+    policy_prove(*given, "b", proven / "proof.json")
+    assert policy_included(proven / "proof.json", proven / "root.json").to_dict()["included"]
+
+
+def test_secrets_are_never_on_disk_for_others_to_read(tmp_path: Path, proven: Path, monkeypatch: pytest.MonkeyPatch):
+    modes: dict[str, set[int]] = {"key": set(), "proof": set()}
+    kind = "key"
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        info = os.fstat(handle)
+        if stat.S_ISREG(info.st_mode):
+            modes[kind].add(stat.S_IMODE(info.st_mode))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    policy_keys(new=tmp_path / "other.pem")
+    kind = "proof"
+    policy_prove(proven / "accounts.csv", proven / "salts.pem", AS_OF, "b", proven / "proof.json")
+    assert modes == {"key": {0o600}, "proof": {0o600}}
+    assert (proven / "proof.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            policy_keys(new=tmp_path / "a.pem")
+    assert list(tmp_path.iterdir()) == []
+    policy_keys(new=tmp_path / "a.pem")

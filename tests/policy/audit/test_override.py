@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from features.errors import DataInvalid, UsageError
+from features.locking import writing
 from forecaster.commands.signing import policy_bounds, policy_override, policy_sign
+from forecaster.policy.audit import chain
 from forecaster.policy.audit.chain import EVENTS, append, micros, read_chain
-from forecaster.policy.audit.keys import Registry
-from forecaster.policy.audit.override import Governance
+from forecaster.policy.audit.keys import Registry, public_hex
+from forecaster.policy.audit.override import Governance, read_events
 from forecaster.policy.audit.signatures import Update, add_signature, sign, signature_path
-from forecaster.policy.schedule import canonical
+from forecaster.policy.schedule import canonical, line_hash
 from forecaster.policy.types import Override
 
-from .conftest import bounds_text, make_lines, private_key
+from .conftest import bounds_text, make_lines, private_key, registry_text
 
 AT = "2024-01-01T00:00:00Z"
 WISH: dict[str, Any] = {"symbol": "BTCUSDT", "who": "ann", "why": "depeg", "expires": "2024-01-02T00:00:00Z", "at": AT}
@@ -110,7 +114,7 @@ def test_a_proposer_who_rewrites_the_bounds_stands_alone(desk: Path):
 
 
 def test_an_acknowledged_override_frees_the_step_and_never_the_cap(desk: Path):
-    steep, beyond = make_lines([100_000, 300_000]), make_lines([100_000, 950_000])
+    steep, beyond = (margins_alone(make_lines([100_000, im])) for im in (300_000, 950_000))
     for acknowledged in (False, True):
         propose(desk, acknowledged=acknowledged)
         sign_log(desk, "ann", "bob")
@@ -121,6 +125,87 @@ def test_an_acknowledged_override_frees_the_step_and_never_the_cap(desk: Path):
         else:
             with pytest.raises(DataInvalid, match="line 2: BTCUSDT: im_ppm rises"):
                 list(read(desk).guard(iter(steep), "s"))
+
+
+def margins_alone(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines in which initial margins alone move, as a floor or a cap moves them."""
+    for line in lines[1:]:
+        line["mm_ppm"] = line["tiers"][0]["mm_ppm"] = lines[0]["mm_ppm"]
+    return lines
+
+
+def test_an_acknowledged_floor_frees_the_step_of_initial_margin_alone(desk: Path):
+    propose(desk, acknowledged=True)
+    sign_log(desk, "ann", "bob")
+    for name, now in {"max_leverage_milli": 90_000, "exposure_scale_ppm": 2_000_000, "mm_ppm": 140_000}.items():
+        lines = margins_alone(make_lines([100_000, 300_000]))
+        lines[0] |= {"exposure_scale_ppm": 100_000}
+        lines[1] |= {"exposure_scale_ppm": 100_000, name: now}
+        with pytest.raises(DataInvalid, match=f"line 2: BTCUSDT: {name} rises"):
+            list(read(desk).guard(iter(lines), "s"))
+
+
+def test_an_acknowledged_cap_frees_the_step_of_leverage_alone(desk: Path):
+    propose(desk, im_floor_ppm=None, im_cap_ppm=50_000, acknowledged=True)
+    sign_log(desk, "ann", "bob")
+    lines = margins_alone(make_lines([200_000, 50_000]))
+    for line in lines:
+        line["mm_ppm"] = line["tiers"][0]["mm_ppm"] = 20_000
+    assert list(read(desk).guard(iter(lines), "s")) == lines
+    lines[1]["exposure_scale_ppm"] = 2 * lines[0]["exposure_scale_ppm"]
+    with pytest.raises(DataInvalid, match="exposure_scale_ppm rises"):
+        list(read(desk).guard(iter(lines), "s"))
+
+
+def test_the_step_of_every_tier_is_bounded(desk: Path):
+    lines = make_lines([100_000, 100_000])
+    for line, im in zip(lines, (200_000, 301_000), strict=True):
+        line["tiers"].append({"cap_usd": 2000, "im_ppm": im, "mm_ppm": 100_000})
+    with pytest.raises(DataInvalid, match="im_ppm rises from 200000 to 301000"):
+        list(read(desk).guard(iter(lines), "s"))
+
+
+def test_revoking_a_key_does_not_end_the_log(desk: Path):
+    propose(desk)
+    sign_log(desk, "ann", "bob", "cid")
+    (desk / "keys.toml").write_text(registry_text(revoked="ann"))
+    file = signature_path(desk / "events.jsonl")
+    ann = f'"key":"{public_hex(private_key("ann"))}"'.encode()
+    with pytest.raises(DataInvalid, match="the key of ann is revoked; remove the line"):
+        read(desk)
+    file.write_bytes(b"".join(raw for raw in file.read_bytes().splitlines(keepends=True) if ann not in raw))
+    assert [override.who for override in read(desk).overrides] == ["ann"]
+
+
+def test_who_is_not_registered_is_found_before_anybody_signs(desk: Path):
+    propose(desk, who="mallory")
+    with pytest.raises(DataInvalid, match="line 2: who: mallory is not in the registry"):
+        sign_log(desk, "ann")
+
+
+def test_an_event_is_not_dated_ahead(desk: Path):
+    with pytest.raises(UsageError, match=r"--at 2999-01-01T00:00:00Z lies ahead; .* --start"):
+        propose(desk, at="2999-01-01T00:00:00Z", expires="2999-01-02T00:00:00Z")
+    with pytest.raises(UsageError, match="lies ahead"):
+        policy_bounds(desk / "events.jsonl", desk / "bounds.toml", "2999-01-01T00:00:00Z")
+
+
+def test_a_proposal_is_judged_on_the_log_it_is_written_to(desk: Path, monkeypatch: pytest.MonkeyPatch):
+    path = desk / "events.jsonl"
+    late = "2024-03-01T00:00:00Z"
+
+    @contextmanager
+    def overtaken(folder: Path) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "writing", writing)
+            policy_bounds(path, desk / "bounds.toml", late)  # between the reading of one proposer and its writing
+        with writing(folder):
+            yield
+
+    monkeypatch.setattr(chain, "writing", overtaken)
+    with pytest.raises(DataInvalid, match="line 3: at: lies before the event ahead of it"):
+        propose(desk)
+    assert [event["at"] for event in read_events(path)] == ["2023-12-01T00:00:00Z", late]
 
 
 def test_a_line_before_any_bounds_is_refused(desk: Path):
@@ -148,4 +233,20 @@ def test_a_chain_names_what_is_wrong_with_it(tmp_path: Path):
             list(read_chain(path, EVENTS))
     path.write_bytes(raw[0])
     with pytest.raises(DataInvalid, match="canonical"):
+        list(read_chain(path, EVENTS))
+
+
+@pytest.mark.parametrize("value", [1.0, 1e300, {"deep": [0.5]}])
+def test_a_chain_holds_no_float(tmp_path: Path, value: Any):
+    body = {"at": AT, "n": value, "prev_hash": "0" * 64, "seq": 0}
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(canonical(body | {"hash": line_hash(body)}) + b"\n")
+    with pytest.raises(DataInvalid, match="line 1: not JSON of integers"):
+        list(read_chain(path, EVENTS))
+
+
+def test_a_chain_nested_beyond_reason_is_refused(tmp_path: Path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n")
+    with pytest.raises(DataInvalid, match="line 1"):
         list(read_chain(path, EVENTS))

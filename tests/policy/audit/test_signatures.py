@@ -195,3 +195,20 @@ def test_a_step_is_bounded_to_the_ppm_and_from_zero_by_the_cap_alone(desk: Path)
     zero = line | {"exposure_scale_ppm": 0}
     assert bounds.breaches(line | {"exposure_scale_ppm": 2_000_000}, zero) == []
     assert bounds.breaches(line | {"exposure_scale_ppm": 2_000_001}, zero) != []
+
+
+def test_signers_do_not_make_an_unlawful_line_lawful(desk: Path):
+    lines = make_lines([100_000, 100_000])
+    del lines[1]["tiers"]
+    lines[1]["hash"] = line_hash(lines[1])
+    write(desk / "schedule.jsonl", lines)
+    put(desk, *(sign(head(desk), private_key(name)) for name in ("ann", "bob", "cid")))
+    with pytest.raises(DataInvalid, match="line 2: missing or unknown fields tiers"):
+        check(desk)
+    lines = make_lines([100_000, 100_000])
+    lines[1]["mm_ppm"] = lines[1]["tiers"][0]["mm_ppm"] = 100_000
+    lines[1]["hash"] = line_hash(lines[1])
+    write(desk / "schedule.jsonl", lines)
+    put(desk, *(sign(head(desk), private_key(name)) for name in ("ann", "bob", "cid")))
+    with pytest.raises(DataInvalid, match=r"line 2: im_ppm: not in \(MM, 1\]"):
+        check(desk)
