@@ -26,6 +26,8 @@ __all__ = ["DAY", "MarketHistory", "expanding_quantile"]
 
 DAY: Final = 24
 MONTH_HOURS: Final = 30 * DAY
+YEAR_HOURS: Final = 365 * DAY
+USUAL_LEAST_HOURS: Final = 60 * DAY
 USUAL_SETTLEMENT_HOURS: Final = 8.0  # where a source does not say how long a funding rate covers
 LOST_DAYS: Final = 90  # a feed silent for longer counts as one the symbol does not have
 IMPLIED_LIFE_HOURS: Final = 3
@@ -93,6 +95,7 @@ class MarketHistory:
             "five_minute_move": self._five_minute_move(),
             "implied_vol": self._implied_vol(),
             "drawdown": self._drawdown(),
+            "usual_vol": self._usual_volatility(),
             "feed_lost": self._feed_lost(oi, funding),
         }
 
@@ -202,6 +205,13 @@ class MarketHistory:
         window = DAY * self.params.exposure.peak_days or len(self.panel)
         peak = _wide(pd.DataFrame(wealth.T).rolling(window, min_periods=1).max())
         return np.where(np.isnan(price), np.nan, 1 - wealth / peak)
+
+    def _usual_volatility(self) -> Array:
+        """Median of the annual volatility that the symbol showed over the past year; NaN in its first two months."""
+        limits = self.params.exposure
+        shown = np.sqrt(YEAR_HOURS * self.panel.ewma(self.panel.log_return**2, limits.usual_half_life_hours))
+        window = pd.DataFrame(shown.T).rolling(DAY * limits.usual_days, min_periods=USUAL_LEAST_HOURS)
+        return _wide(window.median())
 
     def _settled(self) -> Array:
         """Funding that a long position paid, a fraction, at the first hour by which it was known; else 0."""

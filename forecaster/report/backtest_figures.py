@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from forecaster.report.canvas import COLOURS, INK, MUTED
 from forecaster.report.episodes import SHOWN, Episode
 
-__all__ = ["frontier", "ribbon"]
+__all__ = ["frontier", "policy_colour", "ribbon"]
 
 # The name in canvas.COLOURS that stands for each policy.
 SHADES: Final = {
@@ -28,6 +28,7 @@ SHADES: Final = {
     "exchange": "other_1",
     "ewma": "ewma",
     "oracle": "other_2",
+    "target": "har_seasonal",
 }
 MARKS: Final = {"ensemble_now": "^", "ensemble_grandfathered": "s", "oracle": "x"}
 MODES: Final = {
@@ -63,7 +64,7 @@ def ribbon(figure: Figure, episode: Episode) -> None:
         own = 100 * table[name].to_numpy(np.float64)
         if not np.isnan(own).all():
             width = 1.9 if name == "ensemble" else 1.2
-            margin.plot(times, own, color=_colour(name), lw=width, drawstyle="steps-post", label=name)
+            margin.plot(times, own, color=policy_colour(name), lw=width, drawstyle="steps-post", label=name)
     missed = excursion > 100 * table["ensemble"].to_numpy(np.float64)
     if missed.any():
         margin.plot(times[missed], excursion[missed], ".", ms=4, color=COLOURS["missed"][0], label="beyond ensemble's")
@@ -84,7 +85,9 @@ def frontier(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
             if row[field] is not None and row["shortfall_bps_oi_year"] is not None:
                 name = row["policy"]
                 at = unit * row[field], row["shortfall_bps_oi_year"]
-                axes.plot(*at, MARKS.get(name, "o"), ms=8, color=_colour(name), label=name, alpha=0.85, clip_on=False)
+                axes.plot(
+                    *at, MARKS.get(name, "o"), ms=8, color=policy_colour(name), label=name, alpha=0.85, clip_on=False
+                )
         axes.set_xlabel(told)
         axes.set_ylim(bottom=0)
         axes.margins(x=0.08)
@@ -107,5 +110,6 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
     )
 
 
-def _colour(policy: str) -> str:
+def policy_colour(policy: str) -> str:
+    """The light shade that stands for a policy."""
     return COLOURS[SHADES[policy]][0]

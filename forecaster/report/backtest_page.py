@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from features.store import write_atomically
 from forecaster.policy.explain import REASON_TEXT
-from forecaster.report import backtest_figures, backtest_tables
+from forecaster.report import backtest_events, backtest_figures, backtest_tables, backtest_trials
 from forecaster.report.backtest_tables import misses
 from forecaster.report.canvas import css_variables, inline_svg
 from forecaster.report.episodes import LARGEST, Episode
@@ -30,7 +30,7 @@ LIMITS: Final = (
     "Symbols that survived understate the losses of the tail.",
     "A margin scaled to another's mean is no margin that anyone set: it makes policies comparable. Scalars fitted on the past "
     "do not equalise exactly, and the mean margins printed show by how much.",
-    "A margin above the whole notional counts in the venue as the whole.",
+    "No margin is more than the whole notional, whatever its formula or its scalar says.",
     "An account holds one symbol. Behaviour does not answer the margin, except that leverage at entry is cut to what it "
     "allows.",
     "Nothing here is advice to trade or a certified margin model.",
@@ -50,9 +50,11 @@ GLOSSARY: Final = (
     ("unnecessary", "share of liquidated notional whose account, left alone, would have stood through the next 24 h; not "
      "told of an event, whose run ends with it"),
     ("peak / trough", "largest over least initial margin, median symbol; rises: of the worst symbol"),
+    ("DM p", "p-value of Diebold and Mariano's test that the losses are equal, hours as observations"),
+    ("overshoot", "largest margin over the one that the rule settles at, less one"),
     ("lead", "hours from a margin 25 % above its own 30-day median to the onset of stress, median; −24: no warning"),
     ("lead skill", "share of onsets whose warning stood 5 h before the burst, less that of the same warnings moved in time, "
-     "at 24 false alarms a symbol-year or the nearest rate that the margin has"),
+     "at about 24 false alarms a symbol-year; a dash where the margin cannot be made to give them"),
 )  # fmt: skip
 
 
@@ -61,20 +63,23 @@ def write_backtest(
     *,
     scores: Mapping[str, Mapping[str, Any]],
     goals: Mapping[str, Any],
+    experiments: Mapping[str, Any],
     episodes: Sequence[Episode],
     facts: Mapping[str, str],
 ) -> None:
     """Write the page of a back-test as a self-contained HTML file; equal inputs give equal bytes.
 
-    ``scores``: by comparison, the documents of ``scoreboard.FILES``; ``goals``: that of ``policy_goals.json``; ``facts``:
-    printed under provenance. Figures of policies come from these documents alone.
+    ``scores``: by comparison, the documents of ``scoreboard.FILES``; ``goals``: that of ``policy_goals.json``;
+    ``experiments``: that of ``policy_experiments.json``; ``facts``: printed under provenance. Figures of policies come from
+    these documents alone.
     """
     rows = {name: document["rows"] for name, document in scores.items()}
     parts = (
         ("summary", "What held and what did not", _summary(goals)),
         ("events", "Margins through the events", _events(episodes)),
         ("frontier", "What protection costs", _frontier(rows, goals)),
-        ("by-event", "Inside the events", [backtest_tables.by_event(rows["equal_mean"])]),
+        ("by-event", "Inside the events", [backtest_events.by_event(rows["equal_mean"])]),
+        ("experiments", "Beyond what history holds", _experiments(experiments)),
         ("by-symbol", "Symbol by symbol", [backtest_tables.by_symbol(rows["equal_mean"])]),
         ("ablations", "What each part is worth", [backtest_tables.ablations(rows)]),
         ("leads", "Leads and false alarms", _leads(rows)),
@@ -144,7 +149,7 @@ def _events(episodes: Sequence[Episode]) -> Iterator[str]:
         )
         yield f"<figure><div>{picture}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
         said = "Hour by hour: what the policy said, and why"
-        yield f"<details><summary>{said}</summary>{backtest_tables.hours(episode)}</details>"
+        yield f"<details><summary>{said}</summary>{backtest_events.hours(episode)}</details>"
 
 
 def _frontier(rows: Mapping[str, Sequence[Mapping[str, Any]]], goals: Mapping[str, Any]) -> Iterator[str]:
@@ -164,15 +169,23 @@ def _frontier(rows: Mapping[str, Sequence[Mapping[str, Any]]], goals: Mapping[st
         yield f"<figure><div>{picture}</div><figcaption>{caption}</figcaption></figure>"
     else:
         yield '<p class="notice">The venue was not run, so there is no shortfall and no liquidation to show.</p>'
+    yield backtest_tables.venue(rows)
     yield backtest_tables.policies(rows)
     yield backtest_tables.differences(goals["differences"])
+
+
+def _experiments(told: Mapping[str, Any]) -> Iterator[str]:
+    yield "<p>History holds few events. How a rule answers a step of volatility, and what it takes to break it, can be "
+    yield "asked of any size.</p>"
+    yield from backtest_trials.impulse(told["impulse"])
+    yield backtest_trials.reverse_stress(told["reverse_stress"])
 
 
 def _leads(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     yield "<p>Notice takes protection away unless a margin rises earlier than notice and ramp. Raw leads reward margins that "
     yield "flicker; the skill counts only what warnings are worth beyond the same ones moved in time. A margin that cannot be "
-    yield "made to warn 24 times a symbol-year is judged at the nearest rate it has, and a slow one gains there from the "
-    yield "clustering of volatility alone: goal 6 counts the skill only near 24.</p>"
+    yield "made to warn about 24 times a symbol-year for nothing has no skill to compare: a slow one would gain from the "
+    yield "clustering of volatility alone. Margins as each policy stands.</p>"
     yield backtest_tables.leads(rows)
 
 

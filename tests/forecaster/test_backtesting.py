@@ -63,7 +63,8 @@ def document(name: str) -> dict[str, Any]:
 def test_files_have_the_shapes_promised(tested: Backtested) -> None:
     for name in FILES.values():
         jsonschema.validate(json.loads((tested.out / name).read_bytes()), document("policy_scores"))
-    jsonschema.validate(json.loads((tested.out / "policy_goals.json").read_bytes()), document("policy_goals"))
+    for name in ("policy_goals", "policy_experiments"):
+        jsonschema.validate(json.loads((tested.out / f"{name}.json").read_bytes()), document(name))
     jsonschema.validate(json.loads(json.dumps(tested.to_dict())), document("output.backtest"))
     broken = json.loads((tested.out / "policy_scores.json").read_bytes())
     del broken["rows"][0]["calmar"]
@@ -110,7 +111,8 @@ def test_the_page_shows_the_numbers_of_the_files_and_asks_no_network(tested: Bac
     own = next(row for row in tested.to_dict()["policies"] if row["policy"] == "ensemble")
     assert {repr(own[name]) for name in ("mean_im", "shortfall_bps_oi_year", "peak_to_trough")} <= shown
     assert "No named event lies in this span" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert json.loads((tested.out / "policy_experiments.json").read_bytes())["reverse_stress"]["rows"]
     assert not re.search(r'(src|href)="(?!#|data:)', page)
 
 
@@ -121,7 +123,10 @@ def test_a_second_run_reads_what_the_first_one_kept(
         raise AssertionError("simulated again")
 
     monkeypatch.setattr("forecaster.venue.backtest.simulate", refuse)
-    before = {name: (tested.out / name).read_bytes() for name in (*FILES.values(), "policy_goals.json", "report.html")}
+    before = {
+        name: (tested.out / name).read_bytes()
+        for name in (*FILES.values(), "policy_goals.json", "policy_experiments.json", "report.html")
+    }
     words = ["backtest", "--store", store, "--forecasts", evaluated.evaluation.path, "--out", tested.out, "--venue", pack,
              "--start", START, "--jobs", "1"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
@@ -137,6 +142,8 @@ def test_without_the_venue_its_fields_are_null(evaluated: Evaluated, store: Path
         store=store, forecasts=evaluated.evaluation.path, out=tmp_path, start=START, simulated=False
     ).to_dict()
     assert {row[name] for row in told["policies"] for name in VENUE_FIELDS} == {None}
+    reached = {goal["goal"]: goal["reached"] for goal in told["goals"]}
+    assert (reached["9"], reached["10"]) == ("not measured", "floor")
     assert "The venue was not run" in (tmp_path / "report.html").read_text("utf-8")
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from features.panel import Array, shift
-from forecaster.policy.observables import DAY, MarketHistory
+from forecaster.policy.observables import DAY, MarketHistory, expanding_quantile
 
-from .ground import Ground, Margins, quarter_starts
+from .ground import HOURS_A_YEAR, MISS, Ground, Margins, quarter_starts
 
 __all__ = [
     "OPPONENTS",
@@ -27,12 +27,9 @@ __all__ = [
     "extended",
     "fhs",
     "pinball",
-    "scaled",
 ]
 
-HOURS_A_YEAR: Final = 8760
 FOREVER_HOURS: Final = 10**9
-MISS: Final = 0.005
 UNDERLYINGS: Final = {"BTC": "BTCUSDT", "ETH": "ETHUSDT"}
 
 
@@ -68,7 +65,7 @@ def baselines(ground: Ground, stress_move: Array, opponents: Opponents = OPPONEN
         "ewma": Margins.of(history.scaled_im(history.params.baselines.ewma_half_life_hours)),
         "fhs": Margins.of(tuned),
         "fhs_apc": Margins.of(anti_procyclical(tuned, stress_move, history)),
-        "oracle": Margins.of(scaled(np.sqrt(ground.variance), history)),
+        "oracle": Margins.of(history.scaled(np.sqrt(ground.variance))),
     }
 
 
@@ -79,7 +76,7 @@ def extended(ground: Ground, tuned: Array, opponents: Opponents = OPPONENTS) -> 
         "static_tuned": Margins.of(_static_tuned(ground, opponents)),
         "governance_lag": Margins.of(_voted(tuned, opponents.vote_days)),
         "binary_ltv": Margins.of(_binary(history, opponents)),
-        "implied_vol": Margins.of(scaled(_implied(history, opponents), history)),
+        "implied_vol": Margins.of(history.scaled(_implied(history, opponents))),
         "exchange_1m": exchange(history, opponents.million),
     }
 
@@ -101,7 +98,7 @@ def anti_procyclical(core: Array, stress_move: Array, history: MarketHistory) ->
     margin = history.params.margin
     worst = np.maximum(margin.gap, np.nan_to_num(stress_move))
     stressed = (1 - margin.stress_share) * core + margin.stress_share * np.maximum(core, worst)
-    floor = _expanding(core, margin.floor_quantile, 1)
+    floor = expanding_quantile(core, margin.floor_quantile, 1)
     seen = np.cumsum(np.maximum.accumulate(~np.isnan(core), axis=1), axis=1)
     return np.fmax(stressed, np.where(seen > margin.floor_min_days * DAY, floor, np.nan))
 
@@ -113,15 +110,6 @@ def exchange(history: MarketHistory, notional: float) -> Margins:
     columns = {"leverage": "max_leverage", "rate": "maint_margin_rate"}
     seen = history.panel.as_of(tiers[fits], columns, FOREVER_HOURS)
     return Margins(1 / seen["leverage"], seen["rate"])
-
-
-def scaled(sigma: Array, history: MarketHistory) -> Array:
-    """Any 24 h volatility times the expanding 99.5 % quantile of past excursions in units of it."""
-    constants = history.params.baselines
-    with np.errstate(divide="ignore", invalid="ignore"):
-        standardised = history.excursion / shift(sigma, DAY)
-    standardised[~np.isfinite(standardised)] = np.nan
-    return sigma * _expanding(standardised, constants.quantile, constants.min_observations)
 
 
 def pinball(im: Array, excursion: Array) -> Array:
@@ -151,7 +139,9 @@ def _static_tuned(ground: Ground, opponents: Opponents) -> Array:
         frame.rolling(days * DAY, min_periods=constants.min_observations).quantile(constants.quantile).to_numpy().T
         for days in opponents.windows
     ]
-    return _tuned([_expanding(history.excursion, constants.quantile, constants.min_observations), *rolling], ground)
+    return _tuned(
+        [expanding_quantile(history.excursion, constants.quantile, constants.min_observations), *rolling], ground
+    )
 
 
 def _voted(margin: Array, days: int) -> Array:
@@ -165,10 +155,12 @@ def _binary(history: MarketHistory, opponents: Opponents) -> Array:
     """Two margins: quantiles of the excursions that began in quiet and in loud hours, whichever it is now."""
     constants = history.params.baselines
     sigma = np.sqrt(history.panel.ewma(history.panel.log_return**2, constants.ewma_half_life_hours))
-    loud = sigma > _expanding(sigma, opponents.ltv_quantile, constants.min_observations)
+    loud = sigma > expanding_quantile(sigma, opponents.ltv_quantile, constants.min_observations)
     began_loud = shift(loud.astype(np.float64), DAY)
     low, high = (
-        pd.DataFrame(_expanding(np.where(began_loud == kind, history.excursion, np.nan), constants.quantile, DAY).T)
+        pd.DataFrame(
+            expanding_quantile(np.where(began_loud == kind, history.excursion, np.nan), constants.quantile, DAY).T
+        )
         .ffill()
         .to_numpy()
         .T
@@ -187,8 +179,3 @@ def _implied(history: MarketHistory, opponents: Opponents) -> Array:
             level = panel.common(own, {"close": "close"}, opponents.implied_life_hours)["close"][0]
             sigma[panel.symbols.index(symbol)] = level / 100 * np.sqrt(DAY / HOURS_A_YEAR)
     return sigma
-
-
-def _expanding(x: Array, level: float, minimum: int) -> Array:
-    quantile = pd.DataFrame(x.T).expanding(min_periods=minimum).quantile(level)
-    return np.ascontiguousarray(quantile.to_numpy(np.float64).T)

@@ -8,17 +8,17 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from features.market import Market
 from features.panel import Array
 from forecaster.policy.inputs import read_with_market
 from forecaster.policy.observables import DAY, MarketHistory
 from forecaster.policy.params import Params
+from models.table import read_parquet
 from training.splits import utc
 
 from .ablations import ABLATIONS, Variant, ladder
-from .baselines import anti_procyclical, baselines, extended, scaled
+from .baselines import anti_procyclical, baselines, extended
 from .governed import governed
 from .ground import Floats, Ground, Margins, ground_of
 from .scaling import equal_coverage, equal_mean
@@ -48,7 +48,10 @@ def contest(
     start: pd.Timestamp | str | None = None,
     end: pd.Timestamp | str | None = None,
 ) -> Contest:
-    """Every policy of ``POLICIES`` on the forecasts' origins with ``start <= origin < end``; arguments of ``scoreboard``."""
+    """Every policy of ``POLICIES`` on the forecasts' origins with ``start <= origin < end``; arguments of ``scoreboard``.
+
+    Raises UsageError where no origin is left, DataInvalid for a table without the model's rows.
+    """
     history = MarketHistory(market, params)
     inputs = read_with_market(_model_rows(forecasts, params.model), history)
     ground = ground_of(inputs, history, *(None if x is None else utc(x) for x in (start, end)))
@@ -67,25 +70,27 @@ def contest(
     return Contest(ground, variant, stress_move, exposure, runs)
 
 
-def further(met: Contest, forecasts: str | Path | pd.DataFrame) -> dict[str, Array]:
-    """Initial margins at equal mean margin of the further opponents, of the target after each stage, of the ablations.
+def further(met: Contest, forecasts: str | Path | pd.DataFrame) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Initial margins of the further opponents, of the target after each stage, of the ablations: raw, at equal mean.
 
     ``har`` is raw: its volatility times the expanding quantile of past excursions in units of it; members of the ensemble
     publish no quantiles of the excursion. ``har_apc`` adds the stress weight and the floor.
     """
     ground, fhs = met.ground, met.runs["raw"]["fhs"].im
-    free = {name: margins.im for name, margins in extended(ground, fhs).items()}
+    alone = extended(ground, fhs)
     sigma = _sigma(_model_rows(forecasts, RAW_HAR, ["symbol", "origin", "horizon_hours", "variance"]), ground)
     if sigma is not None:
-        core = scaled(sigma, ground.history)
-        free |= {RAW_HAR: core, "har_apc": anti_procyclical(core, met.stress_move, ground.history)}
-    free |= {f"target_{stage}": im for stage, im in ladder(met.variant, ground).items()}
-    out = {name: im * equal_mean(im, fhs, ground) for name, im in free.items()}
+        core = ground.history.scaled(sigma)
+        hardened = anti_procyclical(core, met.stress_move, ground.history)
+        alone |= {RAW_HAR: Margins.of(core), "har_apc": Margins.of(hardened)}
+    alone |= {f"target_{stage}": Margins.of(im) for stage, im in ladder(met.variant, ground).items()}
+    free = {name: margins.im for name, margins in alone.items()}
+    out = {name: margins.times(equal_mean(margins.im, fhs, ground)).im for name, margins in alone.items()}
     for name, change in ABLATIONS.items():
         changed = change(met.variant)
-        alone = governed(changed, ground)[0].im
-        out[name] = governed(changed, ground, equal_mean(alone, fhs, ground))[0].im
-    return out
+        free[name] = governed(changed, ground)[0].im
+        out[name] = governed(changed, ground, equal_mean(free[name], fhs, ground))[0].im
+    return free, out
 
 
 def _rescaled(
@@ -109,8 +114,7 @@ def _sigma(rows: pd.DataFrame, ground: Ground) -> Array | None:
 def _model_rows(forecasts: str | Path | pd.DataFrame, model: str, columns: list[str] | None = None) -> pd.DataFrame:
     if isinstance(forecasts, pd.DataFrame):
         return forecasts.loc[forecasts["model"] == model, columns or list(forecasts.columns)]
-    rows: pd.DataFrame = pq.read_table(forecasts, columns=columns, filters=[("model", "=", model)]).to_pandas()
-    return rows
+    return read_parquet(forecasts, columns=columns, models=[model])
 
 
 def _compared(ground: Ground, raw: dict[str, Margins]) -> Ground:

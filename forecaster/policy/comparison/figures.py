@@ -10,11 +10,11 @@ import numpy as np
 from features.panel import Array
 from training.goals import Figure
 
-from .ground import Floats, Ground, event_windows
+from .ground import ALL, MISS, WHOLE, Floats, Ground, event_windows
 from .inference import Difference
-from .leads import RATE, Leads, leads, onsets
-from .rows import ALL, Exposures
-from .scaling import MISS, matching_scale
+from .leads import RATE, Leads
+from .rows import Exposures
+from .scaling import matching_scale
 
 __all__ = ["figures_of", "skill_figure"]
 
@@ -22,7 +22,6 @@ OURS: Final = "ensemble"
 FEWEST_HOURS: Final = 720
 """A symbol or a year with fewer origins says little of a coverage of 99.5 %."""
 RIVALS: Final = ("fhs", "fhs_apc")
-RATE_TOLERANCE: Final = 0.25
 UNSEEN: Final = "no named event lies in the scored span"
 
 
@@ -30,11 +29,12 @@ def figures_of(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     found: Mapping[str, Sequence[Difference]],
     raw: Mapping[str, Array],
+    warned: Leads,
     core: Array,
     ground: Ground,
     exposures: Exposures,
 ) -> dict[str, Figure]:
-    """Figures by the name that the demands of ``goals.GOALS`` use."""
+    """Figures by the name that the demands of ``goals.GOALS`` use; ``warned``: leads of the governed margin as it stands."""
     out: dict[str, Figure] = {}
     for difference in found["raw"]:
         if difference.metric == "matched_mean_im":
@@ -46,11 +46,11 @@ def figures_of(
     out["matched_mean_im vs fhs_apc, upper end"] = Figure.of(apc.high)
     cost = next(d for d in found["governor"] if d.metric == "matched_mean_im")
     out["matched_mean_im vs its ungoverned target"] = _figure(cost)
-    whole = next(r for r in rows["raw"] if (r["policy"], r["symbol"], r["window"]) == (OURS, ALL, "all"))
+    whole = next(r for r in rows["raw"] if (r["policy"], r["symbol"], r["window"]) == (OURS, ALL, WHOLE))
     out["peak_to_trough"] = Figure.of(whole["peak_to_trough"])
     for name in ("max_rise_1d", "max_rise_5d"):
         out[f"{name}, worst symbol"] = Figure.of(whole[name])
-    out["lead_skill"] = skill_figure(leads(raw[OURS], onsets(ground))[0])
+    out["lead_skill"] = skill_figure(warned)
     return out | _core(core, ground) | _events(raw, ground) | _overlay(exposures)
 
 
@@ -65,7 +65,7 @@ def skill_figure(told: Leads) -> Figure:
     the clustering of volatility, which a slow average shows as well.
     """
     about = f"{told.events} onsets, {told.rate:.1f} false alarms a symbol-year, sd of shifted warnings {told.sd:.3f}"
-    if abs(told.rate / RATE - 1) > RATE_TOLERANCE:
+    if not told.comparable:
         return Figure(why=f"{told.lead_skill:+.3f} with {about}: not the {RATE:.0f} at which policies are compared")
     return Figure.of(told.lead_skill, why=about)
 
@@ -100,7 +100,7 @@ def _events(raw: Mapping[str, Array], ground: Ground) -> dict[str, Figure]:
         "windows covered as well as by fhs_apc",
         "event coverage less the better of fhs and fhs_apc, worst window",
     )
-    why = f"{len(gaps)} windows" if gaps else UNSEEN
+    why = f"{len(gaps)} window{'s'[: len(gaps) > 1]}" if gaps else UNSEEN
     return {name: Figure.of(value, why=why) for name, value in zip(names, values, strict=True)}
 
 

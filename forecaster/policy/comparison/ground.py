@@ -20,12 +20,22 @@ from features.targets import interval_arrays
 from forecaster.policy.inputs import Inputs
 from forecaster.policy.observables import DAY, MarketHistory
 
-__all__ = ["EVENTS", "Floats", "Ground", "Margins", "Mask", "event_windows", "ground_of", "quarter_starts"]
+__all__ = [
+    *("ALL", "EVENTS", "HOURS_A_YEAR", "MISS", "WHOLE"),
+    *("Floats", "Ground", "Margins", "Mask", "event_windows", "ground_of", "quarter_starts"),
+]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+ALL: Final = "*"
+"""In place of a symbol: all of them together."""
+WHOLE: Final = "all"
+"""The window that is the whole scored span."""
+MISS: Final = 0.005
+"""Share of excursions that a margin may leave beyond it: margins are quantiles at 99.5 %."""
+HOURS_A_YEAR: Final = 8760.0
 EVENTS: Final[Mapping[str, tuple[str, str]]] = {
     "covid_2020_03": ("2020-03-12", "2020-03-13"),
     "may_2021": ("2021-05-19", "2021-05-19"),
@@ -39,19 +49,23 @@ EVENTS: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Margins:
-    """Margins of one policy in force at each hour, fractions of notional, (n_symbols, n_hours); NaN where it has none."""
+    """Margins of one policy in force at each hour, fractions of notional, (n_symbols, n_hours); NaN where it has none.
+
+    Nobody asks for more than the whole notional: the governed schedule cannot, so that its opponents do not, either.
+    """
 
     im: Array
     mm: Array
 
     @classmethod
     def of(cls, im: Array) -> Margins:
-        """With a maintenance margin of half the initial one."""
+        """At most the whole notional, with a maintenance margin of half the initial one."""
+        im = np.minimum(im, 1.0)
         return cls(im, im / 2)
 
     def times(self, scale: Floats) -> Margins:
-        """Scaled hour by hour, ``scale`` (n_hours,)."""
-        return Margins(self.im * scale, self.mm * scale)
+        """Scaled hour by hour, ``scale`` (n_hours,), to at most the whole notional."""
+        return Margins(np.minimum(self.im * scale, 1.0), np.minimum(self.mm * scale, 1.0))
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,24 @@ Hourly origins overlap and symbols crash together, so that rows count for much l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from features.panel import Array
+from forecaster.policy.observables import DAY
 from training.backtests import christoffersen, kupiec
-from training.comparison import SEED, day_weights
+from training.comparison import SEED, day_weights, diebold_mariano, newey_west_lags
 
 from .baselines import pinball
-from .ground import Floats, Ground, Mask
-from .scaling import MISS, matching_scale
+from .ground import MISS, Floats, Ground, Mask
+from .scaling import matching_scale
 
 __all__ = ["METRICS", "BacktestShare", "Difference", "backtests", "differences"]
 
-METRICS: Final = ("matched_mean_im", "pinball_995", "es_beyond_margin")
+METRICS: Final = ("matched_mean_im", "pinball_995", "es_beyond_margin", "mean_im")
+LOSSES: Final = ("pinball_995", "es_beyond_margin")
 LEVEL: Final = 0.90
 TAIL: Final = 0.05
 """Share of rows, those with the largest excursion in units of the margin, among which the 99.5 % quantile of a draw lies."""
@@ -29,7 +32,11 @@ FEWEST_DAYS: Final = 90
 
 
 class Difference(NamedTuple):
-    """``policy / opponent - 1`` of a metric, its 90 % interval, by year, and the share of symbols where it is below 0."""
+    """``policy / opponent - 1`` of a metric, its 90 % interval, by year, and the share of symbols where it is below 0.
+
+    ``dm_p``: of Diebold and Mariano's test on the hourly means over symbols; nan for what is no mean of losses, and where
+    there are too few hours. ``mean_im`` tells by how much a comparison at equal mean missed it.
+    """
 
     policy: str
     opponent: str
@@ -40,6 +47,7 @@ class Difference(NamedTuple):
     sd: float
     by_year: dict[int, float]
     symbols_better: float
+    dm_p: float
     n: int
 
 
@@ -81,6 +89,7 @@ def differences(
                 float(relative.std()),
                 {year: _ratio(*(pool.value(metric, pool.year == year) for pool in pools)) for year in pools[0].years},
                 _share_below([pool.by_symbol(metric) for pool in pools]),
+                _diebold_mariano(pools, metric),
                 int(both.sum()),
             )
         )
@@ -114,11 +123,13 @@ class _Pool:
         self.loss = {
             "pinball_995": pinball(self.im, self.excursion),
             "es_beyond_margin": np.maximum(0.0, self.excursion - self.im),
+            "mean_im": self.im,
         }
         self.year = np.asarray(ground.times.year)[column]
         self.years = [int(y) for y in np.unique(self.year)]
         days = ground.days[column]
         self.day = np.unique(days, return_inverse=True)[1]
+        self.hour = np.unique(column, return_inverse=True)[1]
 
     def value(self, metric: str, rows: Mask | None = None) -> float:
         """The metric over some rows."""
@@ -146,14 +157,25 @@ class _Pool:
     def _drawn_scale(self, weights: Floats, rows: Floats) -> Floats:
         """``matching_scale`` of every draw: the largest ratio above which no more than 0.5 % of its rows lie."""
         ratio = self.excursion / self.im
-        tail = np.argsort(-ratio, kind="stable")[: int(TAIL * len(ratio)) + 1]
-        day, sorted_ratio = self.day[tail], ratio[tail]
-        out = np.empty(len(weights))
-        for first in range(0, len(weights), CHUNK):
-            part = slice(first, first + CHUNK)
-            above = np.cumsum(weights[part][:, day], axis=1)
-            out[part] = sorted_ratio[np.argmax(above > MISS * rows[part, None], axis=1)]
+        order = np.argsort(-ratio, kind="stable")
+        out = np.full(len(weights), np.nan)
+        for tail in (order[: int(TAIL * len(ratio)) + 1], order):  # the whole where a draw has too little of the tail
+            waiting = np.flatnonzero(np.isnan(out))
+            for part in np.split(waiting, range(CHUNK, len(waiting), CHUNK)):
+                beyond = np.cumsum(weights[part][:, self.day[tail]], axis=1) > MISS * rows[part, None]
+                out[part] = np.where(beyond.any(axis=1), ratio[tail][beyond.argmax(axis=1)], np.nan)
         return out
+
+
+def _diebold_mariano(pools: Sequence[_Pool], metric: str) -> float:
+    """The p-value of equal mean losses, hour by hour; rows of one hour are one observation."""
+    if metric not in LOSSES:
+        return float("nan")
+    count = np.bincount(pools[0].hour)
+    if len(count) <= newey_west_lags(DAY):
+        return float("nan")
+    own, other = (np.bincount(pool.hour, pool.loss[metric]) / count for pool in pools)
+    return diebold_mariano(own, other, DAY).p_value
 
 
 def _ratio(own: float, other: float) -> float:

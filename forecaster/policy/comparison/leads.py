@@ -6,6 +6,7 @@ largest variance in them. A margin *warns* while it stands at or above a multipl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from features.panel import Array
 from forecaster.policy.observables import DAY
 from training.alarms import bursts, events
 
-from .ground import Floats, Ground, Mask
+from .ground import HOURS_A_YEAR, Floats, Ground, Mask
 
 __all__ = ["MULTIPLE", "RATE", "Leads", "Onsets", "leads", "onsets"]
 
@@ -29,7 +30,8 @@ SEED: Final = 20230701
 MEDIAN_HOURS: Final = 30 * DAY
 FEWEST_HOURS: Final = 7 * DAY
 MULTIPLES: Final = np.round(np.geomspace(1.0001, 6.0, 120), 4)
-HOURS_A_YEAR: Final = 8760.0
+STEPS_BETWEEN: Final = 9
+TOLERANCE: Final = 0.25
 
 
 class Onsets(NamedTuple):
@@ -60,12 +62,19 @@ class Leads(NamedTuple):
     rate: float
     events: int
 
+    @property
+    def comparable(self) -> bool:
+        """Whether the rate comes within a quarter of ``RATE``; the skill at another one says something else."""
+        return abs(self.rate / RATE - 1) <= TOLERANCE
+
 
 def onsets(ground: Ground) -> Onsets:
     """Events of the scored span, with the bursts of those very events."""
     every = events(ground.state)
     event = every & ground.scored
-    burst = bursts(event, ground.history.panel.variance)
+    # The panel dates a bar at its close, a burst is dated at its open.
+    opening = np.pad(ground.history.panel.variance[:, 1:], ((0, 0), (0, 1)), constant_values=np.nan)
+    burst = bursts(event, opening)
     return Onsets(event, burst, ground.scored & ~np.isnan(ground.state), every)
 
 
@@ -77,8 +86,7 @@ def leads(im: Array, found: Onsets) -> tuple[Leads, list[Leads]]:
     multiple = float("nan")
     if years:
         spurious = known & _uneventful(found.every)
-        rates = np.array([(_crossings(ratio >= m) & spurious).sum() for m in MULTIPLES]) / years
-        multiple = _at_rate(rates)
+        multiple = _multiple(lambda multiple: float((_crossings(ratio >= multiple) & spurious).sum() / years))
     every = np.arange(len(im))
     by_symbol = [_leads(ratio[s : s + 1], Onsets(*(x[s : s + 1] for x in found)), multiple) for s in every]
     return _leads(ratio, found, multiple), by_symbol
@@ -133,16 +141,18 @@ def _uneventful(event: Mask) -> Mask:
     return np.asarray((coming - hours > AHEAD) & (hours - past > DAY))
 
 
-def _at_rate(rates: Floats) -> float:
+def _multiple(rate: Callable[[float], float]) -> float:
     """Above the multiples that warn too often, the one whose rate lies nearest to ``RATE``; else that of the highest rate.
 
     Multiples near 1 flicker less often than higher ones: the branch of high multiples is meant.
     """
+    rates = np.array([rate(m) for m in MULTIPLES])
     over = np.flatnonzero(rates > RATE)
-    branch = (
-        slice(int(over[-1]), int(over[-1]) + 2) if len(over) else slice(int(rates.argmax()), int(rates.argmax()) + 1)
-    )
-    return float(MULTIPLES[branch][np.abs(rates[branch] - RATE).argmin()])
+    if not len(over):
+        return float(MULTIPLES[rates.argmax()])
+    low, high = MULTIPLES[over[-1]], MULTIPLES[min(over[-1] + 1, len(MULTIPLES) - 1)]
+    between = np.linspace(low, high, STEPS_BETWEEN)
+    return float(between[np.abs(np.array([rate(m) for m in between]) - RATE).argmin()])
 
 
 def _standing(warns: Mask, burst: Mask, known: Mask) -> tuple[float, Floats]:

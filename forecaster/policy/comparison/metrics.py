@@ -9,8 +9,8 @@ import numpy as np
 from features.panel import Array
 from forecaster.policy.observables import DAY
 
-from .ground import Floats, Mask
-from .scaling import MISS, matching_scale
+from .ground import MISS, Floats, Mask
+from .scaling import matching_scale
 
 __all__ = ["RISES", "coverage_metrics", "movement_metrics"]
 

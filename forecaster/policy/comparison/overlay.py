@@ -11,12 +11,11 @@ from features.panel import Array
 from forecaster.policy.observables import MarketHistory
 from forecaster.policy.types import HOUR
 
-from .ground import Floats, Mask
+from .ground import HOURS_A_YEAR, Floats, Mask
 
 __all__ = ["COSTS_BPS", "Overlay", "overlay", "settled_funding", "volatility_target"]
 
 COSTS_BPS: Final = (2.0, 5.0, 10.0)
-HOURS_A_YEAR: Final = 8760.0
 
 
 class Overlay(NamedTuple):
@@ -39,7 +38,8 @@ def overlay(exposure: Array, within: Mask, history: MarketHistory, funding: Arra
     ``cost_bps`` of what is traded, the first purchase and the last sale included.
     """
     returns = np.zeros_like(exposure)
-    returns[:, :-1] = np.nan_to_num(history.panel.close[:, 1:] / history.panel.close[:, :-1] - 1 - funding[:, 1:])
+    close = pd.DataFrame(history.panel.close.T).ffill().to_numpy().T  # a move over missing bars is not lost
+    returns[:, :-1] = np.nan_to_num(close[:, 1:] / close[:, :-1] - 1 - funding[:, 1:])
     held = np.where(within & ~np.isnan(exposure), exposure, np.nan)
     known = ~np.isnan(held)
     years = known.sum(axis=1) / HOURS_A_YEAR

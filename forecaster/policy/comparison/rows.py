@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -12,22 +11,21 @@ import numpy as np
 from features.panel import Array
 from training.scorecard import nullable
 
-from .ground import Ground, Mask, event_windows
-from .leads import Onsets, leads, onsets
+from .ground import ALL, HOURS_A_YEAR, WHOLE, Ground, Mask, event_windows
+from .leads import Leads
 from .metrics import RISES, coverage_metrics, movement_metrics
 from .overlay import COSTS_BPS, Overlay, overlay, settled_funding, volatility_target
 from .scaling import matching_scale
 
-__all__ = ["ALL", "FIELDS", "VENUE_FIELDS", "Exposures", "Table", "Venue", "policy_rows"]
+__all__ = ["ALL", "FIELDS", "VENUE_FIELDS", "WHOLE", "Exposures", "Table", "Venue", "Warned", "policy_rows"]
 
 Venue = Mapping[tuple[str, str, str, str], Mapping[str, float]]
 """Account-level fields by (comparison, policy, symbol, window), from the simulated venue."""
 
-ALL: Final = "*"
-WHOLE: Final = "all"
 COST_BPS: Final = 5.0
 """Cost of trading at which the overlay's columns are told."""
-HOURS_A_YEAR: Final = 8760.0
+Warned = tuple[Leads, list[Leads]]
+"""How a margin warned: over all symbols, and by symbol."""
 VENUE_FIELDS: Final = (
     "shortfall_bps_oi_year",
     "bad_debt_usd",
@@ -98,7 +96,10 @@ class Exposures:
 
 @dataclass(frozen=True)
 class Table:
-    """One comparison: margins by policy, and the origins that all of them are scored on where they have a margin."""
+    """One comparison: margins by policy, and the origins that all of them are scored on where they have a margin.
+
+    ``leads``: by policy, of the margin as it stands: a scalar that is fitted anew is no warning.
+    """
 
     comparison: str
     margins: dict[str, Array]
@@ -106,11 +107,7 @@ class Table:
     ground: Ground
     exposures: Exposures
     venue: Venue
-
-    @cached_property
-    def onsets(self) -> Onsets:
-        """Stress events of the scored span."""
-        return onsets(self.ground)
+    leads: Mapping[str, Warned]
 
 
 def policy_rows(table: Table) -> list[dict[str, Any]]:
@@ -143,8 +140,8 @@ def _policy(table: Table, policy: str) -> Iterator[dict[str, Any]]:
 def _whole_span(table: Table, policy: str) -> dict[str, dict[str, float]]:
     """Fields that only the whole span gives, by symbol: leads, and the overlay's."""
     symbols = (ALL, *table.ground.symbols)
-    pooled, by_symbol = leads(table.margins[policy], table.onsets)
-    names = ("lead_hours", "false_alarms_per_symbol_year", "lead_skill")
+    pooled, by_symbol = table.leads[policy]
+    names = ("lead_hours", "false_alarms_per_symbol_year", *(("lead_skill",) if pooled.comparable else ()))
     out = {s: {n: getattr(told, n) for n in names} for s, told in zip(symbols, (pooled, *by_symbol), strict=True)}
     held = table.exposures.held(policy)
     if held is not None:

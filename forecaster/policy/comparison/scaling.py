@@ -11,11 +11,9 @@ import numpy as np
 from features.panel import Array
 from forecaster.policy.observables import DAY
 
-from .ground import Floats, Ground, Mask
+from .ground import MISS, Floats, Ground, Mask
 
-__all__ = ["MISS", "equal_coverage", "equal_mean", "matching_scale"]
-
-MISS = 0.005
+__all__ = ["equal_coverage", "equal_mean", "matching_scale"]
 
 
 def equal_mean(im: Array, reference: Array, ground: Ground) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,20 +11,23 @@ import numpy as np
 import pandas as pd
 
 from features.market import Market
+from features.panel import Array
 from features.store import write_atomically
+from forecaster.policy.observables import DAY
 from forecaster.policy.params import Params
 from training.scorecard import nullable, to_json_bytes
 
 from .ablations import core_margin, ungoverned
-from .contest import contest, further
+from .contest import Contest, contest, further
 from .figures import figures_of
 from .goals import goals_table, judge
 from .ground import Ground
 from .inference import BacktestShare, Difference, backtests, differences
+from .leads import leads, onsets
 from .rows import Exposures, Table, Venue, policy_rows
 from .tables import differences_table, rows_table
 
-__all__ = ["FILES", "Scoreboard", "scoreboard"]
+__all__ = ["FILES", "Scoreboard", "scoreboard", "scoreboard_of"]
 
 OPPONENTS: Final = ("fhs_apc", "fhs", "static")
 FILES: Final = {
@@ -93,7 +97,13 @@ def scoreboard(
 
     Raises UsageError where no origin is left, DataInvalid for a table without the model's rows.
     """
-    met = contest(forecasts, market, params, start=start, end=end)
+    return scoreboard_of(contest(forecasts, market, params, start=start, end=end), forecasts, venue=venue, reps=reps)
+
+
+def scoreboard_of(
+    met: Contest, forecasts: str | Path | pd.DataFrame, *, venue: Venue | None = None, reps: int = 500
+) -> Scoreboard:
+    """The scoreboard of a contest that was made of the same ``forecasts``; arguments of ``scoreboard``."""
     ground = met.ground
     runs = {name: {policy: m.im for policy, m in run.items()} for name, run in met.runs.items()}
     exposures = Exposures.of(ground, met.exposure, ground.scored)
@@ -103,17 +113,23 @@ def scoreboard(
     }
     target = {"ensemble": runs["raw"]["ensemble"], TARGET: ungoverned(met.variant, ground).im}
     found["governor"] = differences(target, "ensemble", TARGET, ground, reps)
-    tables = {**runs, "extended": further(met, forecasts)}
-    rows = {n: policy_rows(Table(n, run, ground.scored, ground, exposures, venue or {})) for n, run in tables.items()}
+    standing, runs["extended"] = further(met, forecasts)
+    standing |= runs["raw"]
+    events = onsets(ground)
+    warned = {policy: leads(im, events) for policy, im in standing.items()}
+    rows = {
+        name: policy_rows(Table(name, run, ground.scored, ground, exposures, venue or {}, warned))
+        for name, run in runs.items()
+    }
     core = core_margin(met.variant.inputs, ground)
     return Scoreboard(
         rows=rows,
         differences=found,
         backtests={name: backtests(im, ground) for name, im in runs["raw"].items()},
         overlays=exposures.table(),
-        goals=judge(figures_of(rows, found, runs["raw"], core, ground, exposures)),
+        goals=judge(figures_of(rows, found, runs["raw"], warned["ensemble"][0], core, ground, exposures)),
         span=_span(ground),
-        notes=_notes(ground),
+        notes=[*_notes(ground), *_absent(standing, ground)],
     )
 
 
@@ -123,13 +139,25 @@ def _span(ground: Ground) -> dict[str, str]:
 
 
 def _notes(ground: Ground) -> list[str]:
-    past = "the origins before the span" if ground.warm_up else "the first month of the forecasts, which is not scored"
+    days = int(ground.origins[:, : ground.folds[0]].any(axis=0).sum()) // DAY
+    past = f"{days} days of forecasts before the span" if ground.warm_up else "the first month, which is not scored"
     return [
         f"The first scalars are fitted on {past}.",
-        f"{int(ground.scored.sum())} origins of {int(ground.scored.any(axis=1).sum())} symbols are compared.",
+        "Leads and false alarms are those of each margin as it stands, in every comparison.",
+        f"{int(ground.scored.sum()):,} origins of {int(ground.scored.any(axis=1).sum())} symbols are compared.",
         "exchange is scored from its first observed tiers on, at the smallest size; exchange_1m at a million USD.",
         "Depth is modelled from volume; open interest counts only where the store has it.",
         "oracle knows the variance of the interval it covers; it is a ceiling, never a rival.",
+    ]
+
+
+def _absent(standing: Mapping[str, Array], ground: Ground) -> list[str]:
+    """Policies that have no margin at some of the compared origins: their rows rest on the others alone."""
+    shares = {name: float((~np.isnan(im))[ground.scored].mean()) for name, im in standing.items()}
+    return [
+        f"{name} has a margin at {100 * share:.1f} % of the compared origins; its rows rest on those alone."
+        for name, share in shares.items()
+        if share < 1
     ]
 
 

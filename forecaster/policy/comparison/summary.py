@@ -15,6 +15,7 @@ from forecaster.policy.params import Params
 from forecaster.policy.schedule import make_schedule
 from forecaster.policy.types import PPM
 
+from .ground import ALL
 from .metrics import coverage_metrics
 from .scaling import matching_scale
 
@@ -29,7 +30,6 @@ METRICS: Final = (
     "matched_mean_im",
     "peak_to_trough",
 )
-ALL: Final = "*"
 
 
 def compare(
@@ -55,7 +55,7 @@ def compare(
         "ewma": history.scaled_im(params.baselines.ewma_half_life_hours),
     }
     for name, series in baselines.items():
-        table[name] = np.where((rows >= 0) & (columns >= 0), series[rows, columns], np.nan)
+        table[name] = np.where((rows >= 0) & (columns >= 0), np.minimum(series[rows, columns], 1.0), np.nan)
     excursions = realised.xs(DAY, level="horizon_hours")
     larger = np.maximum(excursions["mae_long"].to_numpy(), excursions["mae_short"].to_numpy())
     day = pd.Series(larger, index=excursions.index, name="excursion")

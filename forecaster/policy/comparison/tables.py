@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from .ground import ALL, WHOLE
 from .inference import Difference
-from .rows import ALL
 
 __all__ = ["differences_table", "rows_table"]
 
@@ -28,7 +29,7 @@ IN_BASIS_POINTS: Final = ("es_beyond_margin", "pinball_995")
 
 def rows_table(rows: Iterable[Mapping[str, Any]]) -> str:
     """All symbols over the whole span, one line a policy."""
-    pooled = [row for row in rows if row["symbol"] == ALL and row["window"] == "all"]
+    pooled = [row for row in rows if row["symbol"] == ALL and row["window"] == WHOLE]
     head = ["| policy | " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
     return "\n".join([*head, *(f"| {row['policy']} | {' | '.join(_cells(row))} |" for row in pooled)]) + "\n"
 
@@ -36,15 +37,19 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> str:
 def differences_table(differences: Sequence[Difference]) -> str:
     """Relative differences with 90 % intervals, by year, and the share of symbols below zero."""
     lines = [
-        "| policy vs opponent | metric | difference [90 %] | sd | by year | symbols below 0 |",
-        "|---|---|---|---|---|---|",
+        "| policy vs opponent | metric | difference [90 %] | sd | by year | DM p | symbols below 0 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for d in differences:
         years = ", ".join(f"{year}: {100 * value:+.1f} %" for year, value in d.by_year.items())
         interval = f"{100 * d.value:+.1f} % [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-        shares = f"{interval} | {100 * d.sd:.1f} | {years} | {100 * d.symbols_better:.0f} %"
+        shares = f"{interval} | {100 * d.sd:.1f} | {years} | {_p(d.dm_p)} | {100 * d.symbols_better:.0f} %"
         lines.append(f"| {d.policy} vs {d.opponent} | {d.metric} | {shares} |")
     return "\n".join(lines) + "\n"
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[str]:

@@ -123,3 +123,29 @@ def test_nothing_but_the_oracle_looks_ahead(
     oracle = met.runs["raw"]["oracle"].im[:, :width], early.runs["raw"]["oracle"].im
     assert np.isnan(oracle[1][:, -1]).all()
     assert not np.isnan(oracle[0][:, -1]).any()
+
+
+def test_no_move_is_in_the_stress_library_before_a_day_has_passed(
+    tables: dict[str, pd.DataFrame], params: Params
+) -> None:
+    vintage = pd.Timedelta(hours=params.margin.stress_vintage_hours)
+    assert vintage >= pd.Timedelta(days=1)
+    shaken = dict(tables)
+    begin = tables["bars"]["close_time"].max() - 2 * vintage
+    for name in {"bars", "mark"} & tables.keys():
+        later = tables[name]["close_time"] > begin
+        shaken[name] = tables[name].assign(high=tables[name]["high"].where(~later, 3 * tables[name]["high"]))
+    ends = [
+        begin,
+        begin + vintage,
+        begin + vintage + pd.Timedelta(hours=1),
+    ]  # the first such window ends after ``begin``
+    lines = pd.DataFrame(
+        [(s, t) for s in tables["bars"]["symbol"].unique() for t in ends], columns=["symbol", "origin"]
+    )
+    before, after = (
+        MarketHistory(Market.from_tables(t), params).gather(lines)["stress_move"].to_numpy().reshape(-1, len(ends))
+        for t in (tables, shaken)
+    )
+    np.testing.assert_array_equal(before[:, :2], after[:, :2])
+    assert (after[:, 2] > before[:, 2] + 1).all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from forecaster.policy.comparison.contest import Contest
 from forecaster.policy.comparison.figures import skill_figure
-from forecaster.policy.comparison.leads import Onsets, leads
+from forecaster.policy.comparison.leads import Onsets, leads, onsets
 
 HOURS = 24 * 400
 EVENTS = np.arange(1500, HOURS - 200, 700)
@@ -85,3 +86,26 @@ def test_an_alarm_before_an_event_beyond_the_span_is_not_false() -> None:
     alone, _ = leads(im, Onsets(nothing, nothing, known, nothing))
     before, _ = leads(im, Onsets(nothing, nothing, known, later))
     assert alone.false_alarms_per_symbol_year > 0 == before.false_alarms_per_symbol_year
+
+
+def test_a_burst_is_the_open_of_the_largest_of_the_24_bars_that_end_by_the_event(met: Contest) -> None:
+    found, bars = onsets(met.ground), met.ground.history.panel.variance
+    assert found.event.sum() > 1
+    expected = {
+        (s, max(range(t - 23, t + 1), key=lambda c, s=s: bars[s, c]) - 1)  # type: ignore[misc]
+        for s, t in zip(*np.nonzero(found.event), strict=True)
+    }
+    assert set(zip(*np.nonzero(found.burst), strict=True)) == expected
+
+
+def test_the_multiple_gives_the_rate_as_nearly_as_it_can() -> None:
+    rng = np.random.default_rng(8)
+    im = 0.1 * np.exp(0.2 * np.array([np.convolve(x, np.ones(6), "valid") for x in rng.normal(size=(2, HOURS + 5))]))
+    nothing = np.zeros(im.shape, dtype=bool)
+    told, _ = leads(im, Onsets(nothing, nothing, ~nothing, nothing))
+    assert told.comparable
+    assert told.rate == pytest.approx(24, abs=0.5)
+    ratio = im / np.array([[np.median(row[max(0, t - 719) : t + 1]) for t in range(HOURS)] for row in im])
+    above = ratio[:, 167:] >= told.multiple
+    begun = (above[:, 1:] & ~above[:, :-1]).sum() + above[:, 0].sum()
+    assert told.rate == pytest.approx(begun / (above.size / 8760))

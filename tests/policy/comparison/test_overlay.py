@@ -49,7 +49,22 @@ def test_funding_falls_in_the_hour_it_settles(tables: dict[str, pd.DataFrame], p
     history = MarketHistory(Market.from_tables({**tables, "funding": late}), params)
     found = settled_funding(history)
     row = history.panel.symbols.index("BTCUSDT")
-    hours = history.panel.times.get_indexer(tables["funding"]["funding_time"])
+    hours = history.panel.times.get_indexer(pd.Index(tables["funding"]["funding_time"]))
     inside = hours >= 0
     np.testing.assert_array_equal(found[row, hours[inside]], tables["funding"]["funding_rate"].to_numpy()[inside])
     assert np.count_nonzero(found) == inside.sum()
+
+
+def test_a_move_over_a_missing_bar_is_not_lost(met: Contest, tables: dict[str, pd.DataFrame], params: Params) -> None:
+    ground = met.ground
+    row = ground.symbols.index("BTCUSDT")
+    hours = np.flatnonzero(ground.scored[row])
+    bars, gone = tables["bars"], ground.times[hours[100]]
+    kept = bars[(bars["symbol"] != "BTCUSDT") | (bars["close_time"] != gone)]
+    history = MarketHistory(Market.from_tables({**tables, "bars": kept}), params)
+    assert np.isnan(history.panel.close[row, hours[100]])
+    still = np.zeros(met.exposure.shape)
+    found = overlay(np.ones(met.exposure.shape), ground.scored, history, still, 0.0)
+    close = ground.history.panel.close[row]
+    growth = close[hours[-1] + 1] / close[hours[0]]
+    assert found.calmar[row] * found.max_drawdown[row] == pytest.approx(growth ** (8760 / len(hours)) - 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from forecaster.policy.comparison.contest import Contest
+from forecaster.policy.comparison.ground import Margins
 from forecaster.policy.comparison.scaling import equal_coverage, equal_mean, matching_scale
 
 
@@ -63,3 +64,12 @@ def test_equal_mean_run_differs_from_raw_by_the_scalar(met: Contest) -> None:
     k = run.im[scored] / raw.im[scored]
     assert np.ptp(k) < 1e-9
     assert (run.mm[scored] / raw.mm[scored]) == pytest.approx(k)
+
+
+def test_no_margin_is_more_than_the_whole_notional() -> None:
+    found = Margins.of(np.array([[0.4, 1.3, np.nan]]))
+    np.testing.assert_array_equal(found.im, [[0.4, 1.0, np.nan]])
+    np.testing.assert_array_equal(found.mm, [[0.2, 0.5, np.nan]])
+    wide = found.times(np.array([2.0, 3.0, 2.0]))
+    np.testing.assert_array_equal(wide.im, [[0.8, 1.0, np.nan]])
+    np.testing.assert_array_equal(wide.mm, [[0.4, 1.0, np.nan]])

@@ -16,9 +16,11 @@ from forecaster.policy.comparison import Scoreboard, scoreboard
 from forecaster.policy.comparison.contest import POLICIES, Contest
 from forecaster.policy.comparison.goals import GOALS, judge
 from forecaster.policy.comparison.ground import EVENTS
+from forecaster.policy.comparison.leads import leads, onsets
 from forecaster.policy.comparison.rows import FIELDS, VENUE_FIELDS
 from forecaster.policy.comparison.scoreboard import FILES
 from training.goals import BELOW, LEVELS, MEASURED, Figure, Goal
+from training.scorecard import nullable
 
 START = "2024-02-10"
 
@@ -61,6 +63,26 @@ def test_venue_fields_stand_where_they_belong(board: Scoreboard) -> None:
         if row["shortfall_bps_oi_year"] is not None
     ]
     assert told == [("equal_mean", "ensemble", "*", "all")]
+
+
+def test_leads_are_those_of_the_margin_as_it_stands(board: Scoreboard, met: Contest) -> None:
+    fields = ("lead_hours", "false_alarms_per_symbol_year", "lead_skill")
+    told = {
+        name: {(r["policy"], r["symbol"]): [r[field] for field in fields] for r in rows if r["window"] == "all"}
+        for name, rows in board.rows.items()
+    }
+    assert told["equal_mean"] == told["raw"] == told["equal_coverage"]
+    for policy, margins in met.runs["raw"].items():
+        pooled, _ = leads(margins.im, onsets(met.ground))
+        assert (told["raw"][policy, "*"][2] is not None) == pooled.comparable
+        assert told["raw"][policy, "*"][1] == nullable(pooled.false_alarms_per_symbol_year)
+
+
+def test_a_policy_without_a_margin_at_some_origins_is_named(board: Scoreboard, met: Contest) -> None:
+    missing = {note.split(" ", 1)[0]: note for note in board.notes if "compared origins;" in note}
+    assert "exchange has a margin at 0.0 %" in missing["exchange"]
+    assert "implied_vol" in missing
+    assert not missing.keys() & {*POLICIES} - {"exchange"}
 
 
 def test_rows_are_arithmetic_on_the_margins(board: Scoreboard, met: Contest) -> None:
