@@ -1,8 +1,8 @@
 """The policies of a contest in the venue, symbol by symbol: what their margins did to accounts.
 
 Every policy meets the same path and the same accounts (common random numbers), over the whole scored span and over each
-named event. An event is run with two weeks before it, so that positions are older than it: what those two weeks gave by
-themselves is run once more and taken off.
+named event. An event is run with two weeks before it, so that positions are older than it; what those two weeks gave is
+not counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from pathlib import Path as Folder
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -29,7 +29,6 @@ from training.engine import Engine, Progress, build
 from .contestants import QUEUED, Contestants, Entry
 from .engine import VenueResult, simulate
 from .kernels import MICRO
-from .margins import Margins
 from .metrics import YEAR_HOURS
 from .params import VenueParams
 from .path import HOUR, Path
@@ -59,12 +58,11 @@ class Amounts(NamedTuple):
     haircut_deficit: float
 
     @classmethod
-    def of(cls, result: VenueResult, before: VenueResult | None = None) -> Amounts:
-        """Of a run, less those of the run of its first bars alone."""
-        bars = 0 if before is None else len(before.hours)
-        sums = [result.tally[n] - (0.0 if before is None else before.tally[n]) for n in SUMS]
-        hours = float(result.hours[-1] + 1 - result.hours[bars])
-        return cls(float(result.open_interest[bars:].mean()) * hours / YEAR_HOURS, *(x / MICRO for x in sums))
+    def of(cls, result: VenueResult, first: int = 0) -> Amounts:
+        """Of a run's bars from ``first`` on."""
+        sums = [result.tallies[n][-1] - (result.tallies[n][first - 1] if first else 0.0) for n in SUMS]
+        hours = float(result.hours[-1] + 1 - result.hours[first])
+        return cls(float(result.open_interest[first:].mean()) * hours / YEAR_HOURS, *(float(x) / MICRO for x in sums))
 
 
 class Span(NamedTuple):
@@ -146,9 +144,8 @@ def compete(task: Task, params: VenueParams) -> list[tuple[tuple[str, str, str],
         for span in task.spans:
             lead, first = max(span.lead, entry.first), max(span.first, entry.first)
             if first < span.stop:
-                run = partial(_run, task.path, entry, people, rules, lead)
-                before = run(first) if first > lead else None
-                out.append(((comparison, policy, span.window), Amounts.of(run(span.stop), before)))
+                run = _run(task.path, entry, people, rules, lead, span.stop)
+                out.append(((comparison, policy, span.window), Amounts.of(run, first - lead)))
     return out
 
 
@@ -212,10 +209,8 @@ def _pooled(rows: Iterable[tuple[Key, Amounts]]) -> Results:
 
 def _run(path: Path, entry: Entry, people: Population, params: VenueParams, first: int, stop: int) -> VenueResult:
     """The venue over bars ``first <= bar < stop`` of a path."""
-    names = [f.name for f in fields(path) if f.name != "symbol"]
-    bars = replace(path, **{name: getattr(path, name)[first:stop] for name in names})
-    part = slice(first - entry.first, stop - entry.first)
-    return simulate(bars, Margins(*(getattr(entry.margins, f.name)[part] for f in fields(Margins))), people, params)
+    margins = entry.margins[first - entry.first : stop - entry.first]
+    return simulate(path[first:stop], margins, people.since(int(path.hours[first])), params)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -77,7 +77,7 @@ class Contestants:
     def _baselines(self, path: Path, penalty: Integers) -> dict[str, Entry]:
         ground, out = self.met.ground, {}
         row = ground.symbols.index(path.symbol)
-        column = np.searchsorted(ground.times.asi8, path.open_time)
+        column = np.searchsorted(ground.times.asi8, path.open_time, side="right") - 1
         for name, margins in self.met.runs[self.comparison].items():
             im, mm = _carried(margins.im[row, column]), _carried(margins.mm[row, column])
             known = np.flatnonzero(~np.isnan(im))

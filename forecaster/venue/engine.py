@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from .path import DAY, Path
 from .population import Population
 from .state import Arrivals, Bars, Rules, State
 
-__all__ = ["VenueResult", "simulate"]
+__all__ = ["VenueResult", "fills", "simulate"]
 
 LOT_MICRO_USD: Final = 10_000.0  # one lot is worth a cent at the first bar's open
 
@@ -29,27 +30,40 @@ class VenueResult:
 
     Attributes
     ----------
-    tally
-        Sums over the run by name (see ``metrics``), micro-USD unless they count.
     balances
         Last balances in micro-USD: accounts, maker, junior, senior, fees, gas, liquidators; they sum to
         ``net_deposits``.
-    open_interest, liquidated, shortfall, fund
-        (T,) one side's open interest at the bar's open; notional liquidated; fund draws and bad debt; the fund.
+    tallies
+        Running sums (T,) at each bar's end by name (see ``metrics``), micro-USD unless they count.
+    open_interest, fund
+        (T,) one side's open interest at the bar's open; the fund at its end.
     offset
         (T,) log of the lasting impact on the price of history.
     """
 
     symbol: str
     hours: npt.NDArray[np.int64]
-    tally: dict[str, float]
     balances: dict[str, int]
     net_deposits: int
     open_interest: npt.NDArray[np.float64]
-    liquidated: npt.NDArray[np.float64]
-    shortfall: npt.NDArray[np.float64]
+    tallies: dict[str, npt.NDArray[np.float64]]
     fund: npt.NDArray[np.float64]
     offset: npt.NDArray[np.float64]
+
+    @property
+    def tally(self) -> dict[str, float]:
+        """Sums over the run by name."""
+        return {name: float(running[-1]) for name, running in self.tallies.items()}
+
+    @property
+    def liquidated(self) -> npt.NDArray[np.float64]:
+        """(T,) notional liquidated in each bar, USD."""
+        return np.diff(self.tallies["liquidated"], prepend=0.0) / k.MICRO
+
+    @property
+    def shortfall(self) -> npt.NDArray[np.float64]:
+        """(T,) fund draws and bad debt of each bar, USD."""
+        return np.diff(self.tallies["drawn"] + self.tallies["bad_debt"], prepend=0.0) / k.MICRO
 
 
 def simulate(path: Path, margins: Margins, population: Population, params: VenueParams) -> VenueResult:
@@ -68,7 +82,8 @@ def simulate(path: Path, margins: Margins, population: Population, params: Venue
     bars = _bars(path, margins, population, params)
     state = _state(population, bars, params)
     series = np.zeros((len(path), k.SERIES))
-    broken = k.run(state, bars, _arrivals(population), _rules(params, state), series)
+    tallies = np.zeros((len(path), len(k.TALLIED)))
+    broken = k.run(state, bars, _arrivals(population), _rules(params, state), series, tallies)
     if broken >= 0:
         raise RuntimeError(f"{path.symbol}: conservation broken at bar {broken}")
     names = ("maker", "junior", "senior", "fees", "gas", "liquidators")
@@ -77,15 +92,30 @@ def simulate(path: Path, margins: Margins, population: Population, params: Venue
     return VenueResult(
         symbol=path.symbol,
         hours=path.hours,
-        tally={name: float(state.tally[i]) for i, name in enumerate(k.TALLIED)},
         balances=balances,
         net_deposits=int(state.purse[k.DEPOSITS]),
         open_interest=dollars[:, k.OPEN_INTEREST],
-        liquidated=dollars[:, k.BAR_LIQUIDATED],
-        shortfall=dollars[:, k.BAR_SHORTFALL],
+        tallies=dict(zip(k.TALLIED, tallies.T.copy(), strict=True)),
         fund=dollars[:, k.FUND],
         offset=series[:, k.OFFSET],
     )
+
+
+def fills(path: Path, sales: Sequence[float], params: VenueParams) -> list[float]:
+    """Prices over the mark at which sales (USD; below 0: purchases) fill, one right after another at a path's first open.
+
+    What liquidations pay: half the spread and the square-root law, each sale on the depth that those before it left.
+    """
+    people = Population.draw(replace(params.population, slots=1), int(path.hours[-1]) + 1)
+    bars = _bars(path, Margins.constant(1.0, len(path)), people, params)
+    state, mark = _state(people, bars, params), float(bars.mark[0, 0])
+    rules, out = _rules(params, state), []
+    for usd in sales:
+        lots = round(usd * k.MICRO / mark)
+        price, flow = k._fill(state, bars, rules, 0, lots, mark, float(bars.last[0, 0]))
+        k._push(state, bars, rules, 0, flow)
+        out.append(price / mark)
+    return out
 
 
 def _bars(path: Path, margins: Margins, population: Population, params: VenueParams) -> Bars:
@@ -101,6 +131,7 @@ def _bars(path: Path, margins: Margins, population: Population, params: VenuePar
         depth=volume * path.depth_scale * path.sigma_usual / path.sigma,
         unit=volume * params.population.open_interest_days / (population.slots * population.occupancy),
         capital=np.repeat(capital[:, None], len(params.liquidators.latency_minutes), axis=1),
+        quorum=path.quorum,
         lowest=_day_ahead(path.mark[:, 2]).min(axis=1) * price,
         highest=_day_ahead(path.mark[:, 1]).max(axis=1) * price,
         im=margins.im / PPM,
@@ -118,7 +149,7 @@ def _day_ahead(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _state(population: Population, bars: Bars, params: VenueParams) -> State:
     slots = population.slots
     fund = math.floor(params.fund.size_share * bars.unit[0] * slots * population.occupancy)
-    purse, book = np.zeros(8, np.int64), np.zeros(8)
+    purse, book = np.zeros(8, np.int64), np.zeros(9)
     purse[k.JUNIOR] = math.floor(fund * params.fund.junior_share)
     purse[k.SENIOR] = fund - purse[k.JUNIOR]
     purse[k.DEPOSITS] = fund
@@ -134,9 +165,10 @@ def _state(population: Population, bars: Bars, params: VenueParams) -> State:
     return State(
         cash=integers(), lots=integers(), entry=floats(), leave=integers(), mm=floats(), mm_before=floats(),
         mm_least=floats(), below=floats(), above=floats(np.inf), topups=integers(),
-        deleverages=np.zeros(slots, np.bool_), twin=floats(), leg=integers(), done=floats(), offer=floats(),
+        deleverages=np.zeros(slots, np.bool_), twin=floats(), leg=integers(), done=floats(),
+        fallen=np.zeros(slots, np.bool_), offer=floats(),
         elapsed=floats(), frozen=floats(), capital=np.zeros(bars.capital.shape[1]),
-        asked=np.zeros(bars.capital.shape[1]),        hits=integers(), depth=floats(), purse=purse, book=book,
+        asked=np.zeros(bars.capital.shape[1]), hits=integers(), depth=floats(), purse=purse, book=book,
         tally=np.zeros(len(k.TALLIED)),
     )  # fmt: skip
 
@@ -171,7 +203,7 @@ def _rules(params: VenueParams, state: State) -> Rules:
         slip_cap=impact.slip_cap,
         print_band=impact.print_band,
         latency=np.array(people.latency_minutes),
-        capital_charge=people.capital_charge,
+        capital_charge=np.array(people.capital_charge),
         risk_charge=people.risk_charge,
         reward_share=people.reward_share,
         gas=round(people.gas_usd * k.MICRO),

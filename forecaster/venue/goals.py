@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from forecaster.policy.comparison.goals import _told as told
+from forecaster.policy.comparison.goals import told
 from forecaster.policy.comparison.rows import ALL, WHOLE
 from training.goals import Demand, Figure, Goal
 

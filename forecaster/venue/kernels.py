@@ -21,8 +21,10 @@ BLOCK = 128
 
 # Purse: balances beside the accounts', net deposits, and the market maker's lots.
 MAKER, JUNIOR, SENIOR, FEES, GAS, LIQUIDATORS, DEPOSITS, MAKER_LOTS = range(8)
-# Book: reference price, signed flow still consuming depth (USD, sold > 0), lasting impact (a factor), breakers, leg clock.
-REFERENCE, FLOW, LASTING, REDUCE_UNTIL, HALT_UNTIL, GRACE_UNTIL, LEG, PREVIOUS = range(8)
+# Book: reference price, signed flow still consuming depth (USD, sold > 0), lasting impact (a factor), breakers, leg clock,
+# price before the bar, what stands of the breakers.
+REFERENCE, FLOW, LASTING, REDUCE_UNTIL, HALT_UNTIL, GRACE_UNTIL, LEG, PREVIOUS, ACTION = range(9)
+CLEAR, HALT, WITHDRAW_GATE, GRACE = 0, 3, 4, 5  # places of forecaster.policy.breakers.Action
 # Tally: sums over the run, micro-USD of notional or of money unless they count.
 TALLIED = (
     "liquidated", "induced", "unnecessary", "discount", "drawn", "bad_debt", "haircut", "haircut_deficit",
@@ -34,8 +36,8 @@ TALLIED = (
     CARRIED_NOTIONAL, STEPS, BACKSTOPS, TOPPED_UP, REFUSED, ENTERED, PENALTIES, RAMP_STEPS, ROUNDS, UNTAKEN,
 ) = range(20)  # fmt: skip
 # Series of the run, one row a bar.
-OPEN_INTEREST, BAR_LIQUIDATED, BAR_SHORTFALL, OFFSET, FUND = range(5)
-SERIES = 5
+OPEN_INTEREST, OFFSET, FUND = range(3)
+SERIES = 3
 WATER_FILLING, QUEUE, PRO_RATA, NO_ADL = range(4)
 
 
@@ -232,10 +234,14 @@ def _cover(s: State, r: Rules, i: int, lots: int, price: float) -> None:
 
 @njit(cache=True, inline="always")
 def _fill(s: State, b: Bars, r: Rules, t: int, lots: int, mark: float, last: float) -> tuple[float, float]:
-    """Price of selling ``lots`` (signed) after the flow before it, and the flow (USD) then; prices of history."""
+    """Price of selling ``lots`` (signed) after the flow before it, and the flow (USD) then; prices of history.
+
+    The lasting part of that flow's impact is in the base already and is not paid twice: a sale in pieces ends where the
+    whole would.
+    """
     base = min(max(last, mark * (1 - r.print_band)), mark * (1 + r.print_band)) * s.book[LASTING]
     flow = s.book[FLOW] + lots * base / MICRO
-    slip = _impact(b, r, t, flow) - np.sign(lots) * r.spread / 2
+    slip = _impact(b, r, t, flow) - r.permanent * _impact(b, r, t, s.book[FLOW]) - np.sign(lots) * r.spread / 2
     return base * (1 + min(max(slip, -r.slip_cap), r.slip_cap)), flow
 
 
@@ -245,6 +251,14 @@ def _push(s: State, b: Bars, r: Rules, t: int, flow: float) -> None:
     added = _impact(b, r, t, flow) - _impact(b, r, t, s.book[FLOW])
     s.book[LASTING] *= 1.0 + r.permanent * added
     s.book[FLOW] = flow
+
+
+@njit(cache=True, inline="always")
+def may_liquidate(action: int, below_now: bool, below_at_halt: bool) -> bool:
+    """The policy's rule, ``policy.breakers.may_liquidate``, compiled: nobody pays for a move made while halted."""
+    if action in (HALT, WITHDRAW_GATE):
+        return False
+    return bool(below_now and (action != GRACE or below_at_halt))
 
 
 @njit(cache=True, inline="always")
@@ -318,12 +332,13 @@ def _auction(s: State, b: Bars, r: Rules, t: int, i: int, mark: float, last: flo
         s.offer[i], s.elapsed[i] = mark * (1 + side * r.buffer), 0.0
         s.frozen[i] = min(b.penalty[t], r.penalty_cap * s.mm[i])
     filled, flow = _fill(s, b, r, t, lots, history, last)
-    asked = s.asked[0] + r.gas / max(notional, 1.0)
     first, past = int(s.elapsed[i] / r.step_minutes), int((s.elapsed[i] + LEG_MINUTES) / r.step_minutes)
     for k in range(first, past):
         price = s.offer[i] * (1 - side * r.cut) ** k
-        if side * (filled - price) >= asked * mark and s.capital.sum() >= notional:
-            s.capital[:] *= 1 - notional / s.capital.sum()
+        bidding = s.asked <= side * (filled - price) / mark - r.gas / max(notional, 1.0)
+        willing = s.capital[bidding].sum()
+        if willing >= notional:
+            s.capital[bidding] *= 1 - notional / willing
             _count(s, b, t, i, notional, mark, history)
             _settle_close(s, r, i, lots, mark, price, filled, s.frozen[i], 0.0, r.tip + r.chip * notional)
             _push(s, b, r, t, flow)
@@ -355,6 +370,9 @@ def _step_lots(s: State, b: Bars, r: Rules, t: int, i: int, equity: float, mark:
 def _act(s: State, b: Bars, r: Rules, t: int, i: int, mark: Floats, last: Floats) -> bool:
     """Liquidate account i where this leg (prices of history at its two ends) meets its trigger; True if it traded."""
     lift, lots, span = _lift(s, b, r, t), s.lots[i], mark[1] - mark[0]
+    below = s.below[i] > mark[1] * lift or s.above[i] < mark[1] * lift  # earlier ones may have moved the price since
+    if not may_liquidate(int(s.book[ACTION]), below, s.fallen[i]):
+        return False
     target = (s.below[i] if lots > 0 else s.above[i]) / lift
     already = target >= mark[0] if lots > 0 else target <= mark[0]
     along = 0.0 if already or span == 0.0 else min(1.0, max(0.0, (target - mark[0]) / span))
@@ -415,9 +433,10 @@ def _leg(s: State, b: Bars, r: Rules, t: int, mark: Floats, last: Floats) -> Non
         rounds += 1
         hit = _triggered(s, mark[1] * _lift(s, b, r, t))
     s.tally[ROUNDS] = max(s.tally[ROUNDS], rounds)
-    s.tally[CARRIED_LEGS] += acted and len(hit) > 0
-    for i in hit:
-        s.tally[CARRIED_NOTIONAL] += abs(s.lots[i]) * mark[1]
+    if acted and len(hit) > 0:
+        s.tally[CARRIED_LEGS] += 1
+        for i in hit:
+            s.tally[CARRIED_NOTIONAL] += abs(s.lots[i]) * mark[1]
 
 
 # -- the bar ------------------------------------------------------------------------------------------------------
@@ -506,6 +525,7 @@ def _enter(s: State, b: Bars, a: Arrivals, r: Rules, t: int, first: int, price: 
         _charge(s, r, i, notional)
         _trade(s, i, -lots, price, price)
         s.entry[i], s.leave[i], s.twin[i], s.offer[i] = price, a.leave[k - 1], 0.0, 0.0
+        s.fallen[i] = False
         s.mm[i] = s.mm_before[i] = s.mm_least[i] = b.mm[t]
         s.topups[i], s.deleverages[i] = r.topups * a.tops_up[k - 1], a.deleverages[k - 1]
         s.tally[ENTERED] += 1
@@ -515,7 +535,7 @@ def _enter(s: State, b: Bars, a: Arrivals, r: Rules, t: int, first: int, price: 
 
 @njit(cache=True)
 def _breakers(s: State, b: Bars, r: Rules, t: int, price: float) -> None:
-    """Trip on the bar's move as seen; a halt is followed by the interval in which nobody is liquidated."""
+    """Trip on the bar's move as seen; a halt is followed by a grace. Both remember who was below maintenance before."""
     previous, scale, now = s.book[PREVIOUS], price / b.mark[t, 3], b.hour[t] + 1
     move = max(b.mark[t, 1] * scale / previous - 1, 1 - b.mark[t, 2] * scale / previous)
     if move >= r.reduce_move:
@@ -523,6 +543,7 @@ def _breakers(s: State, b: Bars, r: Rules, t: int, price: float) -> None:
     if move >= r.halt_move < 1 and now > s.book[GRACE_UNTIL]:
         s.book[HALT_UNTIL] = now + r.halt_hours
         s.book[GRACE_UNTIL] = now + r.halt_hours + r.grace_hours
+        s.fallen[:] = (s.below > price) | (s.above < price)
     s.book[PREVIOUS] = price
 
 
@@ -534,33 +555,32 @@ def conserved(s: State) -> bool:
 
 
 @njit(cache=True)
-def run(s: State, b: Bars, a: Arrivals, r: Rules, series: Floats) -> int:
+def run(s: State, b: Bars, a: Arrivals, r: Rules, series: Floats, tallies: Floats) -> int:
     """All bars in the order of events of the venue; the first bar that breaks conservation, else -1."""
     arrival = 0
     ends = np.empty((2, 2))
     for t in range(len(b.hour)):
         if t > 0:
             s.book[FLOW] *= 0.5 ** ((b.hour[t] - b.hour[t - 1] - 1) / r.half_life)
-        before = s.tally[LIQUIDATED], s.tally[DRAWN] + s.tally[BAD_DEBT]
         s.capital[:] = b.capital[t]
         s.asked[:] = r.capital_charge + r.risk_charge * b.sigma[t] * np.sqrt(r.latency / 1440.0)
         longs, shorts = _settle_open(s, b, r, t)
         series[t, OPEN_INTEREST] = (np.abs(s.lots).sum() + abs(s.purse[MAKER_LOTS])) / 2 * s.book[REFERENCE]
-        if b.hour[t] >= s.book[GRACE_UNTIL]:
-            low_first = (longs >= shorts) == r.adverse_first
-            order = (0, 0, 2, 1, 3) if low_first else (0, 0, 1, 2, 3)  # open, open, extreme, extreme, close
-            for k in range(4):
-                for end in range(2):
-                    ends[0, end], ends[1, end] = b.mark[t, order[k + end]], b.last[t, order[k + end]]
+        s.book[ACTION] = HALT if b.hour[t] < s.book[HALT_UNTIL] else GRACE if b.hour[t] < s.book[GRACE_UNTIL] else CLEAR
+        low_first = (longs >= shorts) == r.adverse_first
+        order = (0, 0, 2, 1, 3) if low_first else (0, 0, 1, 2, 3)  # open, open, extreme, extreme, close
+        for k in range(4):
+            for end in range(2):
+                ends[0, end], ends[1, end] = b.mark[t, order[k + end]], b.last[t, order[k + end]]
+            if s.book[ACTION] != HALT:
                 _leg(s, b, r, t, ends[0], ends[1])
-                s.book[FLOW] *= 0.5 ** (LEG_HOURS / r.half_life) if k > 0 else 1.0  # the first leg is the open itself
-        price = b.mark[t, 3] * _lift(s, b, r, t)
-        open_ = b.hour[t] >= s.book[HALT_UNTIL]
-        _owners(s, b, r, t, price, open_)
-        arrival = _enter(s, b, a, r, t, arrival, price, open_ and b.hour[t] >= s.book[REDUCE_UNTIL])
+            s.book[FLOW] *= 0.5 ** (LEG_HOURS / r.half_life) if k > 0 else 1.0  # the first leg is the open itself
+        price, now = b.mark[t, 3] * _lift(s, b, r, t), b.hour[t] + 1
         _breakers(s, b, r, t, price)
-        series[t, BAR_LIQUIDATED] = s.tally[LIQUIDATED] - before[0]
-        series[t, BAR_SHORTFALL] = s.tally[DRAWN] + s.tally[BAD_DEBT] - before[1]
+        open_ = b.quorum[t] and now >= s.book[HALT_UNTIL]  # without a price or while halted, owners' orders wait
+        _owners(s, b, r, t, price, open_)
+        arrival = _enter(s, b, a, r, t, arrival, price, open_ and now >= s.book[REDUCE_UNTIL])
+        tallies[t] = s.tally
         series[t, OFFSET] = np.log(s.book[LASTING])
         series[t, FUND] = s.purse[JUNIOR] + s.purse[SENIOR]
         if not conserved(s):

@@ -48,6 +48,10 @@ class Margins:
     def __len__(self) -> int:
         return len(self.im)
 
+    def __getitem__(self, part: slice) -> Margins:
+        """The margins over some of the bars."""
+        return Margins(self.im[part], self.mm[part], self.allowed[part], self.penalty[part])
+
     @classmethod
     def constant(cls, im: float, bars: int, mm_share: float = 0.5, penalty: float = 0.0025) -> Margins:
         """One initial margin (a fraction) for all bars, and a maintenance margin that is a share of it."""
@@ -78,11 +82,12 @@ class Margins:
 
 
 def _allowed(mm: Integers, hours: Integers, notice: npt.NDArray[np.float64], ramp: npt.NDArray[np.float64]) -> Integers:
-    """A(t) = m(t) - sum of pending rises; a fall cancels the youngest pending rises first. Rounded down."""
+    """A(t) = m(t) - sum of pending rises; a fall cancels the youngest of those that do not bind yet. Rounded down."""
     pending: list[tuple[float, float, float]] = []  # size, instant at which the ramp begins, its length
     allowed = mm.copy()
     for t in range(1, len(mm)):
         change = float(mm[t] - mm[t - 1])
+        pending = [rise for rise in pending if _share_left(hours[t], *rise[1:]) > 0]
         if change > 0:
             pending.append((change, hours[t] + notice[t], ramp[t]))
         while change < 0 and pending:
@@ -92,7 +97,6 @@ def _allowed(mm: Integers, hours: Integers, notice: npt.NDArray[np.float64], ram
                 pending.append((change, begin, length))
         left = [size * _share_left(hours[t], begin, length) for size, begin, length in pending]
         allowed[t] = int(np.floor(mm[t] - sum(left)))
-        pending = [rise for rise, rest in zip(pending, left, strict=True) if rest > 0]
     return allowed
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from features.errors import UsageError
-from forecaster.policy.params import _build as build
+from forecaster.policy.params import build
 
 __all__ = ["VenueParams"]
 
@@ -86,11 +86,11 @@ class ImpactConstants:
 
 @dataclass(frozen=True)
 class LiquidatorConstants:
-    """Competing liquidators: capital in shares of the daily volume, latencies in minutes, what they ask for."""
+    """Competing liquidators: capital in shares of the daily volume; latency in minutes and charge of each."""
 
     latency_minutes: tuple[float, ...]
     capital_share: float
-    capital_charge: float
+    capital_charge: tuple[float, ...]
     risk_charge: float
     reward_share: float
     gas_usd: float
@@ -181,7 +181,8 @@ class VenueParams:
         values = asdict(self)
         for section, changes in sections.items():
             values[section] = {**values[section], **changes} if section in values else changes
-        values["liquidators"]["latency_minutes"] = list(values["liquidators"]["latency_minutes"])
+        for key in ("latency_minutes", "capital_charge"):
+            values["liquidators"][key] = list(values["liquidators"][key])
         return VenueParams.from_dict(values, f"{self.name}, changed")
 
     @cached_property
@@ -228,6 +229,8 @@ class VenueParams:
             "liquidation.warning_level: must be at least release_level": rule.warning_level >= rule.release_level,
             "liquidators.latency_minutes: must name at least one, ascending": bool(self.liquidators.latency_minutes)
             and list(self.liquidators.latency_minutes) == sorted(self.liquidators.latency_minutes),
+            "liquidators.capital_charge: must name one per latency": len(self.liquidators.capital_charge)
+            == len(self.liquidators.latency_minutes),
             "auction.cut: must lie in (0, 1)": 0 < self.auction.cut < 1,
             f"fund.adl: must be one of {', '.join(ADL_METHODS)}": fund.adl in ADL_METHODS,
         }

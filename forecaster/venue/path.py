@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,9 @@ class Path:
         (T,) fraction of notional that longs pay at the bar's open.
     depth_scale, liquidators
         (T,) multiplier of the depth; share of the liquidators' capital that is at work.
+    quorum
+        (T,) whether the mark at the bar's close is a good price; without one nothing is opened, and owners' orders to
+        close wait for the first good one.
     """
 
     symbol: str
@@ -56,6 +59,7 @@ class Path:
     volume: Floats
     depth_scale: Floats
     liquidators: Floats
+    quorum: npt.NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -92,10 +96,16 @@ class Path:
             volume=volume.to_numpy()[kept],
             depth_scale=np.ones(count),
             liquidators=np.ones(count),
+            quorum=np.ones(count, np.bool_),
         )
 
     def __len__(self) -> int:
         return len(self.close_time)
+
+    def __getitem__(self, part: slice) -> Path:
+        """Some bars of the path."""
+        arrays = {f.name: getattr(self, f.name)[part] for f in fields(self) if f.name != "symbol"}
+        return replace(self, **arrays)
 
     @property
     def hours(self) -> npt.NDArray[np.int64]:
@@ -121,12 +131,18 @@ class Path:
             raise UsageError(f"a delay of {bars} bars needs 0 < bars < {len(self)}")
         return replace(self, mark=np.concatenate([self.mark[:bars], self.mark[:-bars]]))
 
-    def with_market(self, depth_scale: npt.ArrayLike | None = None, liquidators: npt.ArrayLike | None = None) -> Path:
-        """The path with another depth multiplier or share of liquidators at work, each a number or (T,)."""
+    def with_market(
+        self,
+        depth_scale: npt.ArrayLike | None = None,
+        liquidators: npt.ArrayLike | None = None,
+        quorum: npt.ArrayLike | None = None,
+    ) -> Path:
+        """The path with another depth multiplier, share of liquidators at work or quorum, each one value or (T,)."""
         return replace(
             self,
             depth_scale=self.depth_scale if depth_scale is None else np.full(len(self), depth_scale, np.float64),
             liquidators=self.liquidators if liquidators is None else np.full(len(self), liquidators, np.float64),
+            quorum=self.quorum if quorum is None else np.full(len(self), quorum, np.bool_),
         )
 
 

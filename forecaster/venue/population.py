@@ -6,7 +6,7 @@ j is the same person for every policy, every market and every length of the run 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -68,6 +68,13 @@ class Population:
             tops_up=uniform(TOPUP) < constants.topup_propensity,
             deleverages=uniform(DELEVERAGE) < constants.deleveraging_propensity,
         )
+
+    def since(self, hour: int) -> Population:
+        """The same people from ``hour`` on, counted from there; who is in the middle of a stay enters at once."""
+        kept = self.leave > hour
+        columns = {name: getattr(self, name)[kept] for name in ("slot", "weight", "leverage", "tops_up", "deleverages")}
+        enter, leave = np.maximum(self.enter[kept] - hour, 0), self.leave[kept] - hour
+        return replace(self, hours=self.hours - hour, enter=enter, leave=leave, **columns)
 
 
 def _occupancy(constants: PopulationConstants) -> float:

@@ -25,6 +25,7 @@ class Bars(NamedTuple):
     depth: Floats
     unit: Floats
     capital: Floats
+    quorum: Flags
     lowest: Floats
     highest: Floats
     im: Floats
@@ -71,7 +72,7 @@ class Rules(NamedTuple):
     slip_cap: float
     print_band: float
     latency: Floats
-    capital_charge: float
+    capital_charge: Floats
     risk_charge: float
     reward_share: float
     gas: int
@@ -110,6 +111,7 @@ class State(NamedTuple):
     twin: Floats  # price of history at which the account untouched by liquidation is bankrupt; 0 before any
     leg: Integers  # the last leg in which it was acted on ...
     done: Floats  # ... and how far along it
+    fallen: Flags  # stood below maintenance when the last halt began
     offer: Floats  # running auction: price it began at (0 for none), minutes gone, frozen penalty
     elapsed: Floats
     frozen: Floats

@@ -124,6 +124,7 @@ def path_of(closes: Floats, sigma_day: float, daily_volume_usd: float) -> Path:
         volume=np.full(n, daily_volume_usd),
         depth_scale=np.ones(n),
         liquidators=np.ones(n),
+        quorum=np.ones(n, np.bool_),
     )
 
 

@@ -31,6 +31,7 @@ def make_path(closes: Sequence[float], sigma: float = 0.03, volume: float = 1e8,
         volume=np.full(n, volume),
         depth_scale=np.ones(n),
         liquidators=np.ones(n),
+        quorum=np.ones(n, np.bool_),
     )
 
 

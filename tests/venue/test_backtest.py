@@ -52,7 +52,7 @@ def test_an_event_counts_what_happens_in_its_own_bars(
     lead = replace(
         task.path, **{n: getattr(task.path, n)[100:] for n in task.path.__dataclass_fields__ if n != "symbol"}
     )
-    run = simulate(lead, Margins.constant(0.06, len(lead)), crowd(few, "TEST", len(task.path)), few)
+    run = simulate(lead, Margins.constant(0.06, len(lead)), crowd(few, "TEST", len(task.path)).since(100), few)
     bars = slice(START - 100, STOP - 100)
     assert run.liquidated[: START - 100].sum() > 0  # else the difference would be no difference
     assert event.liquidated == pytest.approx(run.liquidated[bars].sum())
@@ -68,7 +68,7 @@ def test_a_policy_is_run_from_its_first_margin_on(
     cut = replace(
         task.path, **{n: getattr(task.path, n)[first:] for n in task.path.__dataclass_fields__ if n != "symbol"}
     )
-    run = simulate(cut, task.entries["raw", "late"].margins, crowd(few, "TEST", len(task.path)), few)
+    run = simulate(cut, task.entries["raw", "late"].margins, crowd(few, "TEST", len(task.path)).since(first), few)
     assert found["raw", "late", "all"] == Amounts.of(run)
     assert found["raw", "late", "event"].liquidated == pytest.approx(run.liquidated[: STOP - first].sum())
 

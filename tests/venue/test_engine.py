@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import UsageError
+from forecaster.policy.breakers import Action, may_liquidate
 from forecaster.venue import Margins, Path, Population, VenueParams, VenueResult, kernels, metrics, simulate
-from forecaster.venue.engine import _bars, _rules, _state
+from forecaster.venue.engine import _bars, _state, fills
 
 from .conftest import make_path, make_people
 
@@ -25,7 +26,7 @@ def plain(params: VenueParams) -> VenueParams:
     """No friction: what happens is what the rules say, to the digit."""
     return params.replace(
         impact={"coefficient": 0.0, "spread": 0.0},
-        liquidators={"gas_usd": 0.0, "risk_charge": 0.0, "capital_charge": 0.0, "capital_share": 1.0},
+        liquidators={"gas_usd": 0.0, "risk_charge": 0.0, "capital_charge": [0.0] * 5, "capital_share": 1.0},
         fees={"taker": 0.0},
         liquidation={"topups": 0},
     )
@@ -131,13 +132,42 @@ def test_nobody_is_liquidated_for_a_move_made_while_halted(plain: VenueParams) -
     assert too_late.liquidated[3:6].sum() == 0  # halted twice, then the warning interval
 
 
+def test_who_stood_below_its_margin_when_the_halt_began_has_no_grace(plain: VenueParams) -> None:
+    rules = plain.replace(
+        breakers={"halt_move": 0.1, "halt_hours": 1, "grace_hours": 2}, liquidation={"backstop_level": 0.0}
+    )
+    path = make_path([100, 100, 88, 85, 85, 85, 85]).with_market(liquidators=np.arange(7) > 3)
+    # At 88, where the halt begins, 2.2 is due: of 100 / 7.5 there is 1.3 left, of 100 / 7 there is 2.3.
+    before, since = (run(path, 0.05, make_people([1.0], [leverage], 7), rules) for leverage in (7.5, 7.0))
+    assert before.liquidated[:4].sum() == 0 < before.liquidated[4]  # in the first hour of the grace
+    assert since.liquidated[:6].sum() == 0 < since.liquidated[6]  # after its last
+
+
+def test_the_kernel_liquidates_as_the_policy_says() -> None:
+    for action in Action:
+        for now in (False, True):
+            for before in (False, True):
+                assert kernels.may_liquidate(int(action), now, before) == may_liquidate(action, now, before)
+
+
 def test_reduce_only_refuses_new_positions(plain: VenueParams) -> None:
     people = make_people([1.0, 1.0], [2.0, 2.0], 8)
-    people = replace(people, enter=np.array([0, 3]))
     path = make_path([100, 100, 88, 88, 88, 88, 88, 88])
-    assert run(path, 0.05, people, plain).tally["refused"] == 1
     free = plain.replace(breakers={"reduce_only_move": 1.0})
-    assert run(path, 0.05, people, free).tally["refused"] == 0
+    for hour, refused in ((1, 0), (2, 1), (5, 1), (6, 0)):  # from the close that shows the fall, for four hours
+        late = replace(people, enter=np.array([0, hour]))
+        assert run(path, 0.05, late, plain).tally["refused"] == refused
+        assert run(path, 0.05, late, free).tally["refused"] == 0
+
+
+def test_without_a_quorum_orders_wait_for_the_first_good_price(plain: VenueParams) -> None:
+    closes = [100.0, 100.0, 104.0, 108.0, 108.0]
+    people = replace(make_people([1.0, 1.0], [2.0, 2.0], 5), enter=np.array([0, 2]), leave=np.array([1, 6]))
+    path = make_path(closes).with_market(quorum=[True, False, False, True, True])
+    result = run(path, 0.05, people, plain)
+    assert result.tally["refused"] == 1
+    # The exit asked for at 100 is made at 108: entered with 50, it leaves with 58; a slot of two holds half of SIZE.
+    assert result.net_deposits / 1e6 == pytest.approx(SIZE / 2 * (0.5 - 0.58) + 0.002 * SIZE, rel=1e-6)
 
 
 def test_a_warning_is_answered_once(params: VenueParams, plain: VenueParams) -> None:
@@ -160,7 +190,7 @@ def test_funding_is_paid_at_mark_by_longs(plain: VenueParams) -> None:
 
 
 def test_the_auction_clears_at_the_first_offer_that_pays(plain: VenueParams) -> None:
-    rules = plain.replace(liquidation={"auction": True}, liquidators={"capital_charge": 0.0001})
+    rules = plain.replace(liquidation={"auction": True}, liquidators={"capital_charge": [0.0001] * 5})
     result = run(make_path([100, 100, 92.2, 92.2]), 0.05, make_people([1.0], [10.0], 4), rules)
     sold = SIZE * 90 / 97.5
     assert usd(result, "liquidated") == pytest.approx(sold, rel=1e-6)
@@ -189,20 +219,31 @@ def test_deleveraging_follows_a_rise_of_the_initial_margin(plain: VenueParams) -
     assert shy.open_interest[-1] == pytest.approx(SIZE / 2, rel=1e-6)
 
 
-def test_the_slip_is_the_square_root_law(params: VenueParams) -> None:
-    bars = make_path([100.0, 100.0])
-    people = make_people([1.0], [2.0], 2)
-    kernel_bars = _bars(bars, Margins.constant(0.1, 2), people, params)
-    state = _state(people, kernel_bars, params)
-    rules = _rules(params, state)
-    lots = 10_000_000  # a cent each: 1e5 USD
-    price, flow = kernels._fill(state, kernel_bars, rules, 0, lots, 1e4, 1e4)
-    slip = params.impact.spread / 2 + 0.03 * np.sqrt(1e5 / 1e8)
-    assert price == pytest.approx(1e4 * (1 - slip))
-    assert flow == pytest.approx(1e5)
-    state.book[kernels.FLOW] = 3e5  # depth already taken makes the next sale dearer
-    again, _ = kernels._fill(state, kernel_bars, rules, 0, lots, 1e4, 1e4)
-    assert again == pytest.approx(1e4 * (1 - params.impact.spread / 2 - 0.03 * np.sqrt(4e5 / 1e8)))
+def test_the_slip_is_the_square_root_law_and_a_sale_in_pieces_ends_where_the_whole_would(params: VenueParams) -> None:
+    half, path = params.impact.spread / 2, make_path([100.0, 100.0])
+    (whole,) = fills(path, [4e5], params)
+    assert whole == pytest.approx(1 - half - 0.03 * np.sqrt(4e5 / 1e8))
+    first, *_, last = fills(path, [1e5] * 4, params)
+    assert first == pytest.approx(1 - half - 0.03 * np.sqrt(1e5 / 1e8))
+    assert last == pytest.approx(whole, abs=1e-6)  # the lasting part of what came before is paid once
+    sold, bought = fills(path, [1e5, -1e5], params)
+    assert sold < 1 < bought  # a round trip never pays
+
+
+def test_who_is_back_above_its_margin_when_its_turn_comes_is_left_alone(plain: VenueParams) -> None:
+    """A margin that jumps puts a long and a short under water; selling the long lifts the short before its turn."""
+    impact = {"coefficient": 1.0, "transient_share": 1.0, "permanent_share": 0.0}
+    rules = plain.replace(impact=impact, liquidation={"backstop_level": 0.0})
+    mm = np.array([20_000, 20_000, 50_000, 50_000])
+    margins = Margins(mm * 5 // 4, mm, mm, np.full(4, 2500))
+
+    def steps(long: float, short: float) -> float:
+        return simulate(make_path([100.0] * 4), margins, make_people([1.0, -0.1], [long, short], 4), rules).tally[
+            "steps"
+        ]
+
+    assert steps(long=2.0, short=20.05) > 0  # the short is under water by itself
+    assert steps(long=21.0, short=20.05) == steps(long=21.0, short=2.0) > 0
 
 
 # -- laws ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,14 @@ def test_a_fall_takes_back_the_pending_rise_first() -> None:
     assert list(margins.allowed) == [20_000, 20_000, 20_000, 30_000, 30_000]
 
 
+def test_a_fall_takes_back_no_rise_that_binds_already() -> None:
+    # The rise of 20,000 waits 9 hours, the one of 10,000 binds after 2: a fall of 10,000 at 4 shortens the one that waits.
+    mm = np.array([20_000, 40_000, 50_000, 50_000, 40_000] + [40_000] * 8, np.int64)
+    hours, notice = np.arange(13, dtype=np.int64), np.array([0.0, 9.0, 2.0] + [0.0] * 10)
+    margins = Margins.published(2 * mm, mm, np.full(13, 2500, np.int64), hours, notice, np.zeros(13), "notice")
+    assert margins.allowed[4:11].tolist() == [30_000] * 6 + [40_000]
+
+
 def test_unlawful_margins_are_refused() -> None:
     good = Margins.constant(0.1, 3)
     assert list(good.mm) == [50_000] * 3

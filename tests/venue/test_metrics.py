@@ -11,17 +11,14 @@ def _result(**tally: float) -> VenueResult:
     n = 8766 // 2
     interest = np.full(n, 2e6)
     interest[0] = 0.0
-    liquidated = np.zeros(n)
-    liquidated[5] = 5e5
+    sums = {"liquidated": 5e5} | tally  # all of it in one bar
     return VenueResult(
         symbol="A",
         hours=np.arange(n),
-        tally=dict.fromkeys(TALLIED, 0.0) | {name: value * 1e6 for name, value in tally.items()},
         balances={"liquidators": 3_000_000},
         net_deposits=0,
         open_interest=interest,
-        liquidated=liquidated,
-        shortfall=np.zeros(n),
+        tallies={name: np.where(np.arange(n) < 5, 0.0, 1e6 * sums.get(name, 0.0)) for name in TALLIED},
         fund=np.zeros(n),
         offset=np.full(n, -0.01),
     )
@@ -32,7 +29,6 @@ def test_the_formulas() -> None:
         _result(
             drawn=300,
             bad_debt=700,
-            liquidated=5e5,
             induced=1e5,
             unnecessary=2e5,
             discount=500,
@@ -53,7 +49,7 @@ def test_the_formulas() -> None:
 
 
 def test_no_liquidation_leaves_ratios_unknown() -> None:
-    figures = metrics(_result())
+    figures = metrics(_result(liquidated=0.0))
     for name in ("unnecessary_liquidation_rate", "adl_haircut_ratio", "fill_discount"):
         assert np.isnan(figures[name])
     assert figures["shortfall_bps_oi_year"] == 0.0

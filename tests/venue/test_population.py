@@ -47,3 +47,16 @@ def test_the_same_people_whatever_the_length_and_the_number_of_slots(params: Ven
         np.testing.assert_array_equal(getattr(long, name)[kept], getattr(short, name))
     other = Population.draw(replace(constants, seed=1), 1500)
     assert len(other.enter) != len(long.enter) or (other.weight != long.weight).any()
+
+
+def test_who_comes_later_meets_the_same_people(drawn: Population) -> None:
+    late = drawn.since(700)
+    assert late.hours == drawn.hours - 700
+    assert (np.diff(late.enter) >= 0).all()
+    for hour in (0, 1, 500):
+        here, there = (
+            (late.enter <= hour) & (late.leave > hour),
+            (drawn.enter <= hour + 700) & (drawn.leave > hour + 700),
+        )
+        assert late.slot[here].tolist() == drawn.slot[there].tolist()
+        np.testing.assert_array_equal(late.leverage[here], drawn.leverage[there])

@@ -10,7 +10,8 @@ import pytest
 from features.errors import UsageError
 from forecaster.policy import Params
 from forecaster.venue import VenueParams
-from forecaster.venue.scenarios import OPEN, SCENARIOS, SEED, Outcome, Setting, run
+from forecaster.venue.scenarios import SCENARIOS, SEED, Outcome, Setting, attackers, markets, run
+from forecaster.venue.scenarios.outcome import holds_up_to
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def setting() -> Setting:
 
 
 @pytest.mark.parametrize("seed", [SEED, 7])
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in OPEN])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_holds_with_its_defence_and_not_without(name: str, seed: int) -> None:
     (with_it,) = run(seed=seed, names=[name])
     (without,) = run(seed=seed, names=[name], defended=False)
@@ -44,7 +45,7 @@ def one(name: str, defended: bool = True) -> Outcome:
 
 
 def test_the_best_sandwich_is_that_of_the_square_root_law(setting: Setting) -> None:
-    # Sold at 1 - c sqrt(A); bought back where the step's flow Q is left, below what A + Q moved for good.
+    # Sold at 1 - c sqrt(A); bought back where the step's flow Q is left, below what A + Q moved for good: paid once.
     venue, volume = setting.venue, 1e9
     impact, c = venue.impact, venue.impact.coefficient * 0.04 / volume**0.5
     for defended in (True, False):
@@ -52,7 +53,8 @@ def test_the_best_sandwich_is_that_of_the_square_root_law(setting: Setting) -> N
         step = measured["step_usd"]
         size = np.linspace(1, step, 100_000)
         sold = 1 - c * size**0.5 - impact.spread / 2
-        bought = (1 - impact.permanent_share * c * (size + step) ** 0.5) * (1 - c * step**0.5 + impact.spread / 2)
+        lasting = impact.permanent_share * c * (size + step) ** 0.5
+        bought = (1 - lasting) * (1 - c * step**0.5 + lasting + impact.spread / 2)
         best = (size * (sold - bought - 2 * venue.fees.taker)).max()
         assert measured["gain_bps_of_liquidated"] * step / 1e4 == pytest.approx(best, rel=0.005)
 
@@ -87,13 +89,26 @@ def test_late_quotes_give_away_the_mean_of_an_hour_s_move() -> None:
     assert 0.25 * move - 10 < gain < 0.6 * move
 
 
-@pytest.mark.parametrize("name", sorted(OPEN))
-def test_an_open_weakness_is_told_as_one(name: str) -> None:
-    assert not one(name).holds  # once it holds it belongs to the defended ones
-
-
-def test_the_exit_at_the_last_good_price_is_worth_half_the_move_of_an_outage() -> None:
-    gain = one("outage_exits").measured["gain_bps_of_notional"]
+def test_an_exit_at_the_last_good_price_is_worth_half_the_move_of_an_outage_and_one_that_waits_two_fees() -> None:
+    gain = one("outage_exits", defended=False).measured["gain_bps_of_notional"]
     move = 1e4 * 0.04 / 24**0.5 * (2 / np.pi) ** 0.5
     # An outage lasts two hours on average (half of all hours are without a quorum); each side pays two fees of 5 bps.
     assert 0.5 * move - 10 < gain < 0.5 * move * 3**0.5 - 10 + 0.1 * move
+    assert one("outage_exits").measured["gain_bps_of_notional"] == pytest.approx(-10, abs=0.1)
+
+
+def test_an_agreement_earns_its_price_in_an_auction_and_nothing_from_steps() -> None:
+    auction, steps = one("liquidator_collusion", defended=False).measured, one("liquidator_collusion").measured
+    # All agree on 5 %; an offer that falls by half a percent a step overshoots by less than one, a chip comes on top.
+    assert 500 < auction["gain_bps_of_liquidated_5_agree"] < 500 + 50 + 10
+    assert auction["gain_bps_of_liquidated_0_agree"] < auction["gain_bps_of_liquidated_4_agree"]
+    assert steps["gain_bps_of_liquidated_5_agree"] == 0
+
+
+def test_ranges_end_where_the_defence_gives_way() -> None:
+    strike, whale = one("liquidator_strike"), one("withdrawing_whale")
+    assert 0.03 <= strike.measured["all_absent_holds_up_to_hourly_fall"] < max(markets.HOURLY_FALLS)
+    assert 1 <= whale.measured["holds_up_to_daily_volumes"] < max(attackers.WHALES)
+    assert one("withdrawing_whale", defended=False).measured["holds_up_to_daily_volumes"] < 1
+    assert holds_up_to((1, 2, 3), lambda x: x != 2) == 1
+    assert holds_up_to((1, 2), lambda x: x > 1) == 0

@@ -1,7 +1,4 @@
-"""Adversarial scenarios: seeded, each with a quantitative expectation that fails without its defence.
-
-Those of ``OPEN`` name weaknesses that have no defence yet: their expectation is not met, and says so.
-"""
+"""Adversarial scenarios: seeded, each with a quantitative expectation that fails without its defence."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from forecaster.venue.params import VenueParams
 from . import announcements, attackers, feeds, markets
 from .outcome import Outcome, Scenario, Setting
 
-__all__ = ["OPEN", "SCENARIOS", "SEED", "Outcome", "Scenario", "Setting", "run"]
+__all__ = ["SCENARIOS", "SEED", "Outcome", "Scenario", "Setting", "run"]
 
 SEED: Final = 20240312
 
@@ -35,6 +32,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         attackers.splitting_tiers,
         attackers.wash_open_interest,
         markets.liquidator_strike,
+        markets.liquidator_collusion,
         markets.thin_depth,
         markets.gap_over_settlement,
         markets.broken_peg,
@@ -42,8 +40,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         announcements.torn_schedule,
     )
 }
-
-OPEN: Final = frozenset({"outage_exits"})
 
 
 def run(

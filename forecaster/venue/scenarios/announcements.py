@@ -19,7 +19,7 @@ from forecaster.venue.engine import simulate
 from forecaster.venue.margins import PPM, Margins, Variant
 from forecaster.venue.synthetic import bars, forecast_rows, gaussian_walk, path_of, people_of
 
-from .outcome import DAILY_VOLUME, FIRST, SIGMA, SYMBOL, WITHOUT_LIMIT, Outcome, Setting, shortfall_usd
+from .outcome import DAILY_VOLUME, FIRST, SIGMA, SYMBOL, WITHOUT_LIMIT, Outcome, Setting, holds_up_to, shortfall_usd
 
 __all__ = ["announced_rise", "notice_run_down", "torn_schedule"]
 
@@ -28,28 +28,34 @@ Floats = npt.NDArray[np.float64]
 ANNOUNCED: Final = 24
 DELAY: Final = 24  # hours between announcement and effect where rises wait, as after a vote
 BEFORE, AFTER = 0.08, 0.24
+FALLS: Final = (0.06, 0.09, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 PENALTY: Final = 0.0025
 
 
 def announced_rise(setting: Setting, defended: bool) -> Outcome:
     """Toxic flow: whoever read the announcement opens at the highest leverage before the fall that caused it."""
-    hours, fall = ANNOUNCED + DELAY + 12, ANNOUNCED + 12
-    closes = np.where(np.arange(hours) < fall, 100.0, 88.0)
-    people = people_of(np.ones(100), WITHOUT_LIMIT, hours, ANNOUNCED + 1 + np.arange(100) % (fall - ANNOUNCED - 2))
-    effective = ANNOUNCED if defended else ANNOUNCED + DELAY
-    im = np.where(np.arange(hours) < effective, BEFORE, AFTER)
-    margins = _published(im, 0, 0, "now")
-    result = simulate(path_of(closes, SIGMA, DAILY_VOLUME), margins, people, setting.venue)
-    loss = 1e4 * shortfall_usd(result) / float(result.open_interest.max())
+    loss = _toxic(setting, 0.12, defended)
+    most = holds_up_to(FALLS, lambda fall: _toxic(setting, fall, defended) == 0)
     return Outcome(
         name="announced_rise",
         done=f"a rise of the initial margin from {100 * BEFORE:g} % to {100 * AFTER:g} % is announced; "
         "100 accounts open at the highest leverage between the announcement and a fall of 12 % within an hour",
         defence="a tightening binds new positions at the instant of its announcement",
         expectation="the flow costs the fund nothing",
-        measured={"shortfall_bps_of_oi": loss},
+        measured={"shortfall_bps_of_oi": loss, "holds_up_to_fall": most},
         holds=loss == 0,
     )
+
+
+def _toxic(setting: Setting, size: float, defended: bool) -> float:
+    """Shortfall in bps of open interest where a fall of ``size`` follows the announcement."""
+    hours, fall = ANNOUNCED + DELAY + 12, ANNOUNCED + 12
+    closes = np.where(np.arange(hours) < fall, 100.0, 100 * (1 - size))
+    people = people_of(np.ones(100), WITHOUT_LIMIT, hours, ANNOUNCED + 1 + np.arange(100) % (fall - ANNOUNCED - 2))
+    effective = ANNOUNCED if defended else ANNOUNCED + DELAY
+    margins = _published(np.where(np.arange(hours) < effective, BEFORE, AFTER), 0, 0, "now")
+    result = simulate(path_of(closes, SIGMA, DAILY_VOLUME), margins, people, setting.venue)
+    return 1e4 * shortfall_usd(result) / float(result.open_interest.max())
 
 
 def notice_run_down(setting: Setting, defended: bool) -> Outcome:

@@ -13,9 +13,8 @@ from forecaster.policy.inputs import Inputs
 from forecaster.policy.margin import targets
 from forecaster.policy.notice import allowed_mm
 from forecaster.policy.params import Params
-from forecaster.venue import kernels
 from forecaster.venue.adl import reductions
-from forecaster.venue.engine import _bars, _rules, _state, simulate
+from forecaster.venue.engine import VenueResult, fills, simulate
 from forecaster.venue.kernels import MICRO
 from forecaster.venue.margins import PPM, Margins
 from forecaster.venue.synthetic import path_of, people_of
@@ -29,6 +28,7 @@ from .outcome import (
     Setting,
     crowd,
     flat_margins,
+    holds_up_to,
     inputs_of,
     policy_margins,
     shortfall_usd,
@@ -39,28 +39,38 @@ __all__ = ["liquidation_sandwich", "splitting_adl", "splitting_tiers", "wash_ope
 Floats = npt.NDArray[np.float64]
 
 HOURLY: Final = SIGMA / 24**0.5
+WHALES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # daily volumes
 
 
 def withdrawing_whale(setting: Setting, defended: bool) -> Outcome:
     """A whale takes its profit out every hour, then lets the venue liquidate what is left (12 March 2025, adapted)."""
-    up, down = 12, 48
-    hours = up + down
-    closes = 100 * np.cumprod(np.concatenate([np.full(up, 1.01), np.full(down, 0.985)]))
-    unit = DAILY_VOLUME * setting.venue.population.open_interest_days
-    weights = closes[:up] / closes[up - 1] * DAILY_VOLUME / unit
-    people = people_of(weights, WITHOUT_LIMIT, hours, np.arange(up), [*range(1, up), hours + 1])
-    people = replace(people, slot=np.zeros(up, np.int64), slots=1)  # one account that closes and opens again
-    margins = policy_margins(setting, hours) if defended else flat_margins(0.04, hours)
-    result = simulate(path_of(closes, SIGMA, DAILY_VOLUME), margins, people, setting.venue)
-    loss = 1e4 * shortfall_usd(result) / DAILY_VOLUME
+    loss = 1e4 * shortfall_usd(_whale(setting, 1.0, defended)) / DAILY_VOLUME
+    liquidated = _whale(setting, 1.0, defended).tally["liquidated"] / MICRO
+    most = holds_up_to(WHALES, lambda size: shortfall_usd(_whale(setting, size, defended)) == 0)
     return Outcome(
         name="withdrawing_whale",
         done="a position of a whole daily volume rides a rise, takes its profit out every hour, and is liquidated in a fall",
         defence="initial margin by volatility and depth, against 4 % for everyone (25 times leverage)",
         expectation="its liquidation costs neither fund nor winners anything",
-        measured={"shortfall_bps_of_position": loss, "liquidated_usd": result.tally["liquidated"] / MICRO},
-        holds=loss == 0 and result.tally["liquidated"] > 0,
+        measured={
+            "shortfall_bps_of_position": loss,
+            "liquidated_usd": liquidated,
+            "holds_up_to_daily_volumes": most,
+        },
+        holds=loss == 0 and liquidated > 0,
     )
+
+
+def _whale(setting: Setting, size: float, defended: bool) -> VenueResult:
+    """The run of a whale with a position of ``size`` daily volumes."""
+    up, down = 12, 48
+    hours = up + down
+    closes = 100 * np.cumprod(np.concatenate([np.full(up, 1.01), np.full(down, 0.985)]))
+    weights = closes[:up] / closes[up - 1] * size / setting.venue.population.open_interest_days
+    people = people_of(weights, WITHOUT_LIMIT, hours, np.arange(up), [*range(1, up), hours + 1])
+    people = replace(people, slot=np.zeros(up, np.int64), slots=1)  # one account that closes and opens again
+    margins = policy_margins(setting, hours) if defended else flat_margins(0.04, hours)
+    return simulate(path_of(closes, SIGMA, DAILY_VOLUME), margins, people, setting.venue)
 
 
 def liquidation_sandwich(setting: Setting, defended: bool) -> Outcome:
@@ -87,18 +97,8 @@ def liquidation_sandwich(setting: Setting, defended: bool) -> Outcome:
 
 def _round_trip(setting: Setting, size: float, step: float) -> float:
     """USD that selling ``size`` before a sale of ``step`` and buying it back after it brings, by the venue's own fills."""
-    path, people = path_of(np.full(2, 100.0), SIGMA, DAILY_VOLUME), people_of([1.0], 2.0, 2)
-    bars = _bars(path, flat_margins(0.1, 2), people, setting.venue)
-    state = _state(people, bars, setting.venue)
-    rules = _rules(setting.venue, state)
-    mark = float(bars.mark[0, 0])
-    lots = np.array([size, step, -size]) * MICRO / mark
-    prices = []
-    for amount in lots:
-        price, flow = kernels._fill(state, bars, rules, 0, int(amount), mark, mark)
-        kernels._push(state, bars, rules, 0, flow)
-        prices.append(price)
-    return size * ((prices[0] - prices[2]) / mark - 2 * setting.venue.fees.taker)
+    sold, _, bought = fills(path_of(np.full(2, 100.0), SIGMA, DAILY_VOLUME), (size, step, -size), setting.venue)
+    return size * (sold - bought - 2 * setting.venue.fees.taker)
 
 
 def splitting_adl(setting: Setting, defended: bool) -> Outcome:
@@ -147,9 +147,9 @@ def splitting_tiers(setting: Setting, defended: bool) -> Outcome:
 
 
 def wash_open_interest(setting: Setting, defended: bool) -> Outcome:
-    """Wash trades push the open interest, and with it the margin of everyone, for the length of a notice."""
+    """Wash trades push the open interest, and with it the margin of everyone, for a day or the length of a shorter notice."""
     params, calm = setting.policy, 24
-    attack = params.governor.normal.notice_hours
+    attack = min(24, params.governor.normal.notice_hours)
     hours = calm + attack
     interest = np.where(np.arange(hours) < calm, 0.4, 30.0) * DAILY_VOLUME
     inputs = inputs_of(np.full(hours, HOURLY), params, open_interest_usd=interest)

@@ -12,7 +12,8 @@ from forecaster.policy.collateral import Prices, collateral_value, haircut
 from forecaster.policy.hedging.variance_premium import stale_quotes
 from forecaster.venue.engine import VenueResult, simulate
 from forecaster.venue.kernels import MICRO
-from forecaster.venue.margins import PPM
+from forecaster.venue.margins import PPM, Margins
+from forecaster.venue.params import VenueParams
 from forecaster.venue.synthetic import path_of
 
 from .outcome import (
@@ -23,18 +24,28 @@ from .outcome import (
     Setting,
     crowd,
     flat_margins,
+    holds_up_to,
     policy_margins,
     shortfall_usd,
 )
 
-__all__ = ["broken_peg", "gap_over_settlement", "liquidator_strike", "stale_quotes_taken", "thin_depth"]
+__all__ = [
+    "broken_peg",
+    "gap_over_settlement",
+    "liquidator_collusion",
+    "liquidator_strike",
+    "stale_quotes_taken",
+    "thin_depth",
+]
 
 Floats = npt.NDArray[np.float64]
 
 GAP: Final = 0.30
 HOURS: Final = 72
 SLIDE: Final = np.concatenate([np.full(24, 1.0), 0.97 ** np.arange(1, 9), np.full(HOURS - 32, 0.97**8)])  # -22 % in 8 h
-CRASH: Final = np.concatenate([np.full(24, 1.0), [0.92], np.full(HOURS - 25, 0.85)])  # -15 % in 2 h
+HOURLY_FALLS: Final = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
+CRASHES: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+CARTEL: Final = 0.05  # of the notional, asked for by liquidators who agree
 PEG: Final = 0.05
 ASSET_LOSS: Final = 0.002  # of a stablecoin, 99 % over the hours until it is sold; assumed
 ASSET_CORRELATION: Final = 0.3  # with the position; assumed
@@ -43,41 +54,89 @@ STALE: Final = 24
 
 
 def liquidator_strike(setting: Setting, defended: bool) -> Outcome:
-    """Four of five liquidators, then all of them, stay away in a fall of 22 % in eight hours."""
+    """The four fastest of five liquidators, then all of them, stay away in a fall of 22 % in eight hours."""
     venue = setting.venue if defended else setting.venue.replace(liquidation={"backstop_level": 0.0})
-    people, margins = crowd(setting, HOURS), policy_margins(setting, HOURS)
-    loss = {}
-    for absent in (0, 4, 5):
-        path = path_of(100 * SLIDE, SIGMA, DAILY_VOLUME).with_market(liquidators=1 - absent / 5)
-        loss[f"shortfall_bps_of_oi_{absent}_absent"] = _bps(simulate(path, margins, people, venue))
+    loss = {absent: _strike(setting, venue, absent, 0.03) for absent in (0, 4, 5)}
+    most = holds_up_to(HOURLY_FALLS, lambda fall: _strike(setting, venue, 5, fall) < 1)
     return Outcome(
         name="liquidator_strike",
-        done="none, 4 and all of 5 liquidators are offline in a fall of 22 % within 8 h",
+        done="none, the 4 fastest and all of 5 liquidators are offline in a fall of 22 % within 8 h",
         defence="below two thirds of the maintenance margin a position goes to the backstop, which waits for nobody",
         expectation="the fund pays less than a basis point of open interest, however many are offline",
-        measured=loss,
+        measured={f"shortfall_bps_of_oi_{absent}_absent": bps for absent, bps in loss.items()}
+        | {"all_absent_holds_up_to_hourly_fall": most},
         holds=max(loss.values()) < 1,
+    )
+
+
+def liquidator_collusion(setting: Setting, defended: bool) -> Outcome:
+    """The fastest liquidators, in the end all, agree to take nothing that does not bring them a twentieth of its value.
+
+    In an auction outsiders end such an agreement as far as their capital reaches, and no further.
+    """
+    rules = setting.venue if defended else setting.venue.replace(liquidation={"auction": True})
+    people, margins, path = (
+        crowd(setting, HOURS),
+        policy_margins(setting, HOURS),
+        path_of(100 * SLIDE, SIGMA, DAILY_VOLUME),
+    )
+    gain, loss = {}, {}
+    for members in (0, 4, 5):
+        charges = [CARTEL if k < members else own for k, own in enumerate(rules.liquidators.capital_charge)]
+        result = simulate(path, margins, people, rules.replace(liquidators={"capital_charge": charges}))
+        gain[members] = 1e4 * result.balances["liquidators"] / result.tally["liquidated"]
+        loss[members] = _bps(result)
+    return Outcome(
+        name="liquidator_collusion",
+        done=f"none, the 4 fastest and all of 5 liquidators agree to ask {100 * CARTEL:g} % of what they take, in a fall of "
+        "22 % within 8 h",
+        defence="steps are sold at the market for a fixed share of the penalty, and the backstop waits for nobody, instead of "
+        "an auction that falls until someone bids",
+        expectation="no agreement gains a basis point of what is liquidated more than competition does; the fund pays less "
+        "than a basis point of open interest",
+        measured={f"gain_bps_of_liquidated_{members}_agree": value for members, value in gain.items()}
+        | {f"shortfall_bps_of_oi_{members}_agree": value for members, value in loss.items()},
+        holds=max(gain.values()) < gain[0] + 1 and max(loss.values()) < 1,
     )
 
 
 def thin_depth(setting: Setting, defended: bool) -> Outcome:
     """Depth falls to a fifth as a crash begins."""
     margins = policy_margins(setting, HOURS) if defended else flat_margins(0.04, HOURS)
-    people = crowd(setting, HOURS)
-    people = replace(people, leverage=np.full(len(people.leverage), WITHOUT_LIMIT))
-    loss = {}
-    for depth in (1.0, 0.2):
-        path = path_of(100 * CRASH, SIGMA, DAILY_VOLUME)
-        path = path.with_market(depth_scale=np.where(np.arange(HOURS) < 24, 1.0, depth))
-        loss[depth] = _bps(simulate(path, margins, people, setting.venue))
+    loss = {depth: _thin(setting, margins, depth, 0.15) for depth in (1.0, 0.2)}
+    most = holds_up_to(CRASHES, lambda fall: _thin(setting, margins, 0.2, fall) < 1)
     return Outcome(
         name="thin_depth",
         done="everyone holds the highest leverage; depth falls to a fifth as a fall of 15 % within 2 h begins",
         defence="initial margin by volatility and depth, against 4 % for everyone (25 times leverage)",
         expectation="less depth never costs the fund less, and a fifth of it less than a basis point of open interest",
-        measured={f"shortfall_bps_of_oi_at_depth_{depth:g}": value for depth, value in loss.items()},
+        measured={f"shortfall_bps_of_oi_at_depth_{depth:g}": value for depth, value in loss.items()}
+        | {"a_fifth_holds_up_to_fall": most},
         holds=loss[1.0] <= loss[0.2] < 1,
     )
+
+
+def _strike(setting: Setting, venue: VenueParams, absent: int, fall: float) -> float:
+    """Shortfall in bps of open interest in eight hours that fall by ``fall`` each, the fastest ``absent`` being away."""
+    slide = np.concatenate([np.full(24, 1.0), (1 - fall) ** np.arange(1, 9), np.full(HOURS - 32, (1 - fall) ** 8)])
+    people = venue.liquidators
+    rest = slice(min(absent, len(people.latency_minutes) - 1), None)
+    some = {"latency_minutes": list(people.latency_minutes[rest]), "capital_charge": list(people.capital_charge[rest])}
+    path = path_of(100 * slide, SIGMA, DAILY_VOLUME).with_market(
+        liquidators=float(absent < len(people.latency_minutes))
+    )
+    margins = policy_margins(setting, HOURS)
+    return _bps(simulate(path, margins, crowd(setting, HOURS), venue.replace(liquidators=some)))
+
+
+def _thin(setting: Setting, margins: Margins, depth: float, fall: float) -> float:
+    """Shortfall in bps of open interest in a fall of ``fall`` within two hours, half of it in the first."""
+    crash = 1 - fall * np.minimum(np.maximum(np.arange(HOURS) - 23, 0) / 2, 1)
+    people = crowd(setting, HOURS)
+    people = replace(people, leverage=np.full(len(people.leverage), WITHOUT_LIMIT))
+    path = path_of(100 * crash, SIGMA, DAILY_VOLUME)
+    path = path.with_market(depth_scale=np.where(np.arange(HOURS) < 24, 1.0, depth))
+    return _bps(simulate(path, margins, people, setting.venue))
 
 
 def gap_over_settlement(setting: Setting, defended: bool) -> Outcome:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "crowd",
     "flat_margins",
     "gain_usd",
+    "holds_up_to",
     "inputs_of",
     "policy_margins",
     "shortfall_usd",
@@ -100,6 +102,11 @@ def policy_margins(setting: Setting, bars: int, hourly_sigma: float = SIGMA / 24
 def flat_margins(im: float, bars: int) -> Margins:
     """One initial margin, half of it for maintenance: a venue without a forecast."""
     return Margins.constant(im, bars)
+
+
+def holds_up_to(values: Iterable[float], holds: Callable[[float], bool]) -> float:
+    """The last of the rising ``values`` before the first that does not hold; 0 where that is the first of all."""
+    return max(takewhile(holds, values), default=0.0)
 
 
 def shortfall_usd(result: VenueResult) -> float:
