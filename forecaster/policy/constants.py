@@ -100,6 +100,8 @@ class Exposure:
     """Constants of the exposure overlay."""
 
     target_vol: float
+    usual_days: int
+    usual_half_life_hours: int
     scale_min: float
     scale_max: float
     no_trade_band: float

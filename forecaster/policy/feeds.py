@@ -41,6 +41,7 @@ _STORE: Final = {
     "five_minute_move": MOVE,
     "implied_vol": (0.0, 100.0),
     "drawdown": (0.0, 1.0),
+    "usual_vol": (0.0, 100.0),
     "feed_lost": (0.0, 1.0),
     "conformal_im": (1e-3, 1e3),
     "conformal_mm": (1e-3, 1e3),

@@ -109,7 +109,12 @@ def targets(inputs: Inputs, params: Params, scale: Floats | None = None) -> Targ
         headline = (stage[:, 0] for stage in (based, funded, crowded, insured))
         reached = [base.core, base.conformal, base.stressed, base.floored, *headline]
         held = exposure.scale(
-            inputs.sigma_annual * market.lift, seen["drawdown"], inputs.q_far * market.lift, market.depth, params
+            inputs.sigma_annual * market.lift,
+            seen["usual_vol"],
+            seen["drawdown"],
+            inputs.q_far * market.lift,
+            market.depth,
+            params,
         )
         thinness = seen["daily_volume_usd"] / inputs.variance / seen["depth_median"]
         return Targets(

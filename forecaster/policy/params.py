@@ -39,6 +39,7 @@ from .constants import (
     Rollout,
 )
 from .hedging.params import HedgingParams
+from .portfolio.params import PortfolioParams
 from .types import PPM, Mode
 
 __all__ = ["ModeLimits", "Params", "build"]
@@ -60,6 +61,7 @@ class Params:
     conformal: Conformal
     hedging: HedgingParams
     exposure: Exposure
+    portfolio: PortfolioParams
     modes: Modes
     breakers: Breakers
     oracle: Oracle
@@ -155,6 +157,7 @@ class Params:
             "conformal.factor_max: must be at least 1": self.conformal.factor_max >= 1,
             **self._outer_rules(),
             **self._rollout_rules(),
+            **self._portfolio_rules(),
             **self._hedging_rules(),
         }
         for rule, holds in rules.items():
@@ -191,6 +194,11 @@ class Params:
             "insurance.shortfall_quantile: must lie in (0, 1)": 0 < insurance.shortfall_quantile < 1,
             "insurance.tranche_caps: must rise strictly from above 0": _rising((0.0, *insurance.tranche_caps)),
             "exposure.drawdown: must lie in (0, 1]": 0 < exposure.drawdown <= 1,
+            "exposure.target_vol: must not be negative": exposure.target_vol >= 0,
+            "exposure.multiplier: must not be negative": exposure.multiplier >= 0,
+            "exposure.usual_days: must be at least 60": exposure.usual_days >= 60,
+            "exposure.usual_half_life_hours: must be at least 1": exposure.usual_half_life_hours >= 1,
+            "exposure.scale_min: must lie between 0 and scale_max": 0 <= exposure.scale_min <= exposure.scale_max,
             "margin.fund_weight: must not be negative": self.margin.fund_weight >= 0,
             "protection.retained: must lie in [0, 1]": 0 <= protection.retained <= 1,
             "protection.hedged_share: must lie in [0, 1]": 0 <= protection.hedged_share <= 1,
@@ -205,6 +213,22 @@ class Params:
             "rollout.canaries: must name some symbols, none twice": bool(rollout.canaries)
             and all(rollout.canaries)
             and len({*rollout.canaries}) == len(rollout.canaries),
+        }
+
+    def _portfolio_rules(self) -> dict[str, bool]:
+        terms = self.portfolio
+        shares = ("price_range", "vol_down", "shortfall_level", "offset_cap")
+        rest = (
+            *("vol_up", "vol_floor", "vega_power_short", "vega_power_long", "least_history_hours"),
+            *("short_option_charge", "stable_carry", "volatile_carry", "borrow_rate"),
+        )
+        return {
+            **{f"portfolio.{name}: must lie in (0, 1)": 0 < getattr(terms, name) < 1 for name in shares},
+            **{f"portfolio.{name}: must not be negative": getattr(terms, name) >= 0 for name in rest},
+            "portfolio.price_steps: must be at least 1": terms.price_steps >= 1,
+            "portfolio.correlation_half_life_hours: must be above 0": terms.correlation_half_life_hours > 0,
+            "portfolio.ladder_hours: must rise from 0": terms.ladder_hours[:1] == (0.0,)
+            and _rising(terms.ladder_hours),
         }
 
     def _hedging_rules(self) -> dict[str, bool]:

@@ -35,9 +35,26 @@ EXCURSION_Z = {950: 2.0, 990: 2.8, 995: 3.2, 999: 4.0}
 VARIANCE_F = {"var_q05": 0.3, "var_q25": 0.55, "var_q50": 0.8, "var_q75": 1.2, "var_q95": 2.4}
 
 
+# The limits of the design's own starting values, for worked examples of notice, of a crisis that only holds, and of an
+# exposure that may exceed the whole.
+DESIGNED = {
+    "exposure": {"target_vol": 0.6, "scale_min": 0.25, "scale_max": 1.5, "no_trade_band": 0.1},
+    "governor": {
+        "normal": {"notice_hours": 8, "ramp_hours": 12},
+        "stress": {"notice_hours": 1, "ramp_hours": 4},
+        "crisis": {"notice_hours": 0, "ramp_hours": 1, "half_life_hours": 0},
+    },
+}
+
+
 @pytest.fixture(scope="session")
 def params() -> Params:
     return Params.default()
+
+
+@pytest.fixture(scope="session")
+def designed() -> Params:
+    return Params.default().overlaid(DESIGNED, "designed")
 
 
 def _bars(symbol: str, index: int) -> tuple[pd.DataFrame, np.ndarray]:

@@ -90,8 +90,8 @@ def test_repeating_origins_changes_nothing(rows_of: Rows, params: Params) -> Non
     assert same == state
 
 
-def test_first_line_is_the_ungoverned_target_worked_by_hand(rows_of: Rows, params: Params) -> None:
-    (decision,) = run(flat(rows_of, 1, 0.005), params)
+def test_first_line_is_the_ungoverned_target_worked_by_hand(rows_of: Rows, designed: Params) -> None:
+    (decision,) = run(flat(rows_of, 1, 0.005), designed)
     sigma = 0.005 * np.sqrt(24)
     core = np.exp(3.2 * sigma) - 1
     stressed = 0.75 * core + 0.25 * max(core, 0.30)
@@ -499,24 +499,24 @@ QUIET = {"bar_age_hours": 0.0, "history_days": 20.0, "hour_move": 0.0, "insuranc
     "lost",
     [("insurance_fund_usd",), ("oracle_gap",), ("bar_age_hours",), ("bar_age_hours", "history_days"), tuple(QUIET)],
 )
-def test_a_feed_that_falls_silent_never_loosens(rows_of: Rows, params: Params, lost: tuple[str, ...]) -> None:
+def test_a_feed_that_falls_silent_never_loosens(rows_of: Rows, designed: Params, lost: tuple[str, ...]) -> None:
     silent = np.arange(40) // 10 == 1
     frame = flat(rows_of, 40, np.r_[np.full(5, 0.009), np.full(35, 0.004)]).assign(
         **{f"obs_{name}": value for name, value in QUIET.items()}
     )
-    known = run(frame, params)
+    known = run(frame, designed)
     assert margins(known)[20] < margins(known)[9]
     assert known[20].exposure > known[0].exposure
     late = frame["origin"].isin(pd.date_range(START, periods=40, freq="h")[silent])
     frame.loc[late, [f"obs_{name}" for name in lost]] = np.nan
-    together, end = decide(frame, PolicyState.initial(), params)
+    together, end = decide(frame, PolicyState.initial(), designed)
     assert len(set(margins(together)[9:20])) == 1
     assert max(d.exposure for d in together[10:20]) <= together[9].exposure
     assert ["STALE" in d.reasons for d in together] == silent.tolist()
     assert margins(together)[20] < margins(together)[19]
     state, single = PolicyState.initial(), []
     for _, rows in frame.groupby("origin"):
-        decisions, state = decide(rows, state, params)
+        decisions, state = decide(rows, state, designed)
         single += decisions
     assert (tuple(single), state) == (together, end)
 
@@ -530,7 +530,7 @@ def test_what_never_was_known_is_not_missed(rows_of: Rows, params: Params) -> No
 
 
 @pytest.mark.parametrize("fault", [{"status": "fallback"}, {"obs_drawdown": 7.0}, {"obs_drawdown": np.nan}])
-def test_a_broken_feed_never_raises_exposure(rows_of: Rows, params: Params, fault: dict[str, Any]) -> None:
+def test_a_broken_feed_never_raises_exposure(rows_of: Rows, designed: Params, fault: dict[str, Any]) -> None:
     frame = flat(rows_of, 30, np.r_[np.full(5, 0.009), np.full(25, 0.004)])
     seen = dict.fromkeys(("sentinel_variance", "safe_im", "stress_move", "stress_fall", "floor_im"), 1e-6)
     seen |= {"daily_volume_usd": 1e9, "hour_share": 1.0, "ladder_volume_usd": 1e9, "history_days": 900.0}
@@ -538,11 +538,11 @@ def test_a_broken_feed_never_raises_exposure(rows_of: Rows, params: Params, faul
     frame = frame.assign(**{f"obs_{name}": value for name, value in seen.items()})
     late = frame["origin"] >= START + 5 * HOUR
     frame["obs_drawdown"] = np.where(late, 0.0, 0.1)
-    clean = run(frame, params)
+    clean = run(frame, designed)
     assert clean[-1].exposure > clean[4].exposure
     for name, value in fault.items():
         frame[name] = frame[name].mask(late, value)
-    lines = run(frame, params)
+    lines = run(frame, designed)
     assert {d.exposure for d in lines[4:]} == {clean[4].exposure}
 
 
@@ -560,22 +560,24 @@ def owed(line: Decision, size: float) -> tuple[float, float]:
     )
 
 
-def test_a_wider_ladder_comes_at_the_pace_of_loosening_and_not_on_doubtful_lines(rows_of: Rows, params: Params) -> None:
+def test_a_wider_ladder_comes_at_the_pace_of_loosening_and_not_on_doubtful_lines(
+    rows_of: Rows, designed: Params
+) -> None:
     volumes = np.r_[np.full(5, 1e8), np.full(55, 3e8)]
-    lines = run(laddered(rows_of, volumes), params)
+    lines = run(laddered(rows_of, volumes), designed)
     assert lines[4].caps[0] == 50_000
     assert lines[59].caps == tuple(3 * cap for cap in lines[4].caps)
     grown = [at for at in range(1, 60) if lines[at].caps != lines[at - 1].caps]
     assert grown == list(range(5, 5 + len(grown)))
-    assert len(grown) == int(np.ceil(params.governor.normal.half_life_hours * np.log2(3)))
+    assert len(grown) == int(np.ceil(designed.governor.normal.half_life_hours * np.log2(3)))
     for at in grown:
-        assert lines[at].effective_at == lines[at].as_of + params.limits.loosening_delay_hours * 3_600_000_000
+        assert lines[at].effective_at == lines[at].as_of + designed.limits.loosening_delay_hours * 3_600_000_000
         for size in (1e5, 4e5, 3e6, 1e8):
             for now, then in zip(owed(lines[at], size), owed(lines[at - 1], size), strict=True):
-                assert 0.5 ** (1 / params.governor.normal.half_life_hours) * then <= now <= then
-    doubtful = run(laddered(rows_of, volumes, status="degraded", reason="open interest is stale"), params)
+                assert 0.5 ** (1 / designed.governor.normal.half_life_hours) * then <= now <= then
+    doubtful = run(laddered(rows_of, volumes, status="degraded", reason="open interest is stale"), designed)
     assert {line.caps for line in doubtful} == {lines[0].caps}
-    crisis = run(laddered(rows_of, volumes, obs_hour_move=0.2), params)
+    crisis = run(laddered(rows_of, volumes, obs_hour_move=0.2), designed)
     assert {line.caps for line in crisis} == {lines[0].caps}
 
 

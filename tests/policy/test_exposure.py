@@ -17,15 +17,20 @@ from forecaster.policy.modes import rules
 
 from .conftest import make_rows
 
-PARAMS = Params.default().overlaid({"exposure": {"drawdown": 0.3, "multiplier": 5.0}}, "test")
+GUARDED = {"target_vol": 0.6, "scale_min": 0.25, "scale_max": 1.5, "drawdown": 0.3, "multiplier": 5.0}
+PARAMS = Params.default().overlaid({"exposure": GUARDED}, "test")
 LIMITS = PARAMS.exposure
 RULES = rules(PARAMS)
 DEEP = 1e12
 MORE = st.floats(1.0, 3.0)
 
 
+def free_of_falls() -> Params:
+    return PARAMS.overlaid({"exposure": {"multiplier": 0.0, "no_trade_band": 0.1}}, "test")
+
+
 def at(sigma: float = 0.6, drawdown: float = 0.0, worst: float = 0.1, depth: float = DEEP) -> float:
-    return float(scale(*(np.array([value]) for value in (sigma, drawdown, worst, depth)), PARAMS)[0])
+    return float(scale(*(np.array([value]) for value in (sigma, np.nan, drawdown, worst, depth)), PARAMS)[0])
 
 
 @given(
@@ -59,12 +64,19 @@ def test_each_term_binds_alone() -> None:
 
 
 def test_unknown_inputs() -> None:
-    assert at(drawdown=np.nan) == 1.0
     assert at(depth=np.nan) == 1.0
-    assert at(sigma=np.nan) == LIMITS.scale_min
+    assert at(sigma=np.nan) == at(drawdown=np.nan) == at(worst=np.nan) == LIMITS.scale_min
     free = dataclasses.replace(PARAMS, exposure=dataclasses.replace(LIMITS, reference_usd=0.0))
-    args = [np.array([value]) for value in (0.6, 0.0, 0.1, 1.0)]
+    args = [np.array([value]) for value in (0.6, np.nan, 0.0, 0.1, 1.0)]
     assert scale(*args, free)[0] == 1.0
+
+
+def test_without_a_target_the_symbol_s_own_usual_volatility_is_it_and_without_a_multiplier_no_fall_matters() -> None:
+    own = Params.default()
+    usual, sigma = np.array([0.8, 0.8, 0.8, np.nan]), np.array([0.4, 1.0, 4.0, 0.8])
+    fallen, deep = np.full(4, 0.9), np.full(4, DEEP)
+    found = scale(sigma, usual, fallen, np.full(4, 0.5), deep, own)
+    assert found == pytest.approx([own.exposure.scale_max, 0.8, own.exposure.scale_min, own.exposure.scale_min])
 
 
 @given(
@@ -120,7 +132,7 @@ def test_the_mode_is_the_volatility_band() -> None:
     frame = make_rows("BTCUSDT", hours, sigma).assign(
         obs_sigma_median=np.repeat(sigma * np.sqrt(24) / ratio, 3), obs_daily_volume_usd=1e10
     )
-    exposure = [line.exposure for line in decide(frame, PolicyState.initial(), PARAMS)[0]]
+    exposure = [line.exposure for line in decide(frame, PolicyState.initial(), free_of_falls())[0]]
     free, cap = exposure[0], int(LIMITS.stress_cap * 1e6)
     assert free > cap
     assert set(exposure[:20]) == {free}

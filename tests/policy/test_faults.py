@@ -48,6 +48,7 @@ SEEN: Final = (
     "hour_move",
     "sigma_median",
     "drawdown",
+    "usual_vol",
 )
 Rng = np.random.Generator
 Fault = Callable[[pd.DataFrame, pd.Index, Rng], pd.DataFrame]

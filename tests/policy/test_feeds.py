@@ -28,6 +28,7 @@ GOOD = {
     "five_minute_move": 0.001,
     "implied_vol": 0.6,
     "drawdown": 0.2,
+    "usual_vol": 0.7,
     "feed_lost": 0.0,
     "conformal_im": 1.1,
     "conformal_mm": 1.0,

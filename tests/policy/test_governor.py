@@ -17,7 +17,9 @@ from forecaster.policy.governor import BOUNDS, DAY, FLAGS, FREE
 from forecaster.policy.modes import rules
 from forecaster.policy.types import HOUR, MODES, REASONS, Mode, Vector
 
-PARAMS = Params.default()
+from .conftest import DESIGNED
+
+PARAMS = Params.default().overlaid(DESIGNED, "designed")
 RULES = rules(PARAMS)
 MACHINE = [mode for mode in Mode if mode is not Mode.OVERRIDE]
 

@@ -11,7 +11,7 @@ from features.errors import DataInvalid
 from forecaster.policy.comparison.rows import FIELDS
 from forecaster.policy.mechanisms import Mechanism, faults, mechanisms, read, render
 from forecaster.venue.metrics import METRICS
-from forecaster.venue.scenarios import OPEN, SCENARIOS, run
+from forecaster.venue.scenarios import SCENARIOS, run
 
 TESTS = Path(__file__).resolve().parents[1]
 FIGURES = {*FIELDS, *METRICS}
@@ -26,7 +26,7 @@ def test_everything_named_exists() -> None:
 
 def test_every_scenario_that_holds_shows_something() -> None:
     named = {name for row in mechanisms() for name in row.shown_by if name.startswith("scenario:")}
-    assert named == {f"scenario:{name}" for name in SCENARIOS if name not in OPEN}
+    assert named == {f"scenario:{name}" for name in SCENARIOS}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from forecaster.policy.inputs import read
 from forecaster.policy.notice import Published, allowed_mm
 from forecaster.policy.types import HOUR, MODES, Mode
 
-PARAMS = Params.default()
+from .conftest import DESIGNED
+
+PARAMS = Params.default().overlaid(DESIGNED, "designed")
 
 
 def hours(*values: int) -> list[int]:

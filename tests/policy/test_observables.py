@@ -178,6 +178,14 @@ def test_drawdown_of_one_unit_long_by_hand(history: MarketHistory, market: Marke
     assert history._drawdown()[row, end - 1] == pytest.approx(1 - wealth[-1] / peak, rel=1e-9)
 
 
+def test_usual_volatility_is_the_median_of_what_was_shown(history: MarketHistory, params: Params) -> None:
+    found, end = history._usual_volatility()[0], 24 * 80
+    squared = history.panel.ewma(history.panel.log_return**2, params.exposure.usual_half_life_hours)[0]
+    shown = np.sqrt(8760 * squared)
+    assert found[end] == pytest.approx(np.nanmedian(shown[max(0, end + 1 - 24 * 365) : end + 1]), rel=1e-9)
+    assert np.isnan(found[: 60 * 24 - 2]).all()
+
+
 def test_a_settlement_is_paid_when_it_is_known(tables: dict[str, pd.DataFrame], params: Params) -> None:
     funding = tables["funding"].head(3).copy()
     funding.loc[1, "available_at"] += pd.Timedelta(milliseconds=20)
