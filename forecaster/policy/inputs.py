@@ -180,8 +180,16 @@ def read(forecasts: pd.DataFrame, params: Params) -> Inputs:
         observed={},
     )
     names = [*OBSERVABLES, *VENUE_OBSERVABLES]
-    joined = rows.iloc[first].reindex(columns=[f"obs_{name}" for name in names])
-    return _attach(inputs, joined.set_axis(names, axis=1), params)
+    return _attach(inputs, pd.DataFrame({name: _observed(rows, f"obs_{name}", first) for name in names}), params)
+
+
+def _observed(rows: pd.DataFrame, column: str, first: npt.NDArray[np.int64]) -> Floats:
+    """A line's one value of an observable, wherever among its rows it stands; infinite, hence broken, if they disagree."""
+    if column not in rows:
+        return np.full(len(first), np.nan)
+    values = rows[column].to_numpy(np.float64)
+    low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+    return np.where((low == high) | np.isnan(low), low, np.inf)
 
 
 def _select(forecasts: pd.DataFrame, params: Params) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
                     "remove that line and go on from the one before, or make the schedule again"
                 )
             try:
-                line = json.loads(raw)
+                line = json.loads(raw, parse_float=_no_fraction)
             except ValueError as error:
                 raise DataInvalid(f"{path}: line {number}: not JSON: {error}; make the schedule again") from None
             if not isinstance(line, dict) or line.keys() != KEYS:
@@ -112,7 +112,20 @@ def _check_form(line: dict[str, Any], raw: bytes, where: str) -> None:
     except ValueError:
         same = False
     _require(same, where, "hash", "the line is not in canonical form")
+    # In text first, since a flag that is none is rare: a schedule has hundreds of thousands of lines.
+    if raw.count(b"true") + raw.count(b"false") != 1 or not isinstance(line["fallback"], bool):
+        flag = next((name for name in line if (name == "fallback") != _has_flag(line[name])), None)
+        _require(flag is None, where, str(flag), "has the wrong type: only fallback is true or false")
     _require(line["hash"] == line_hash(line), where, "hash", "does not match the line: a byte of it was changed")
+
+
+def _has_flag(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, bool) or any(map(_has_flag, parts))
+
+
+def _no_fraction(text: str) -> int:
+    raise ValueError(f"{text} is no integer, and a schedule holds nothing else")
 
 
 def _check_chain(line: dict[str, Any], previous: dict[str, Any], where: str) -> None:

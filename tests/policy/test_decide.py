@@ -521,6 +521,19 @@ def test_a_feed_that_falls_silent_never_loosens(rows_of: Rows, designed: Params,
     assert (tuple(single), state) == (together, end)
 
 
+def test_a_venue_s_value_counts_on_whichever_row_it_stands_and_rows_that_disagree_are_a_broken_feed(
+    rows_of: Rows, params: Params
+) -> None:
+    frame = flat(rows_of, 3).assign(**{f"obs_{name}": value for name, value in QUIET.items()})
+    whole = read(frame, params).observed["insurance_fund_usd"]
+    day = frame["horizon_hours"] == 24
+    once = frame.assign(obs_insurance_fund_usd=frame["obs_insurance_fund_usd"].where(day))
+    assert read(once, params).observed["insurance_fund_usd"].tolist() == whole.tolist() == [1e9] * 3
+    torn = frame.assign(obs_insurance_fund_usd=frame["obs_insurance_fund_usd"].where(day, 2e9))
+    assert np.isnan(read(torn, params).observed["insurance_fund_usd"]).all()
+    assert read(torn, params).stale_feed.all()
+
+
 def test_what_never_was_known_is_not_missed(rows_of: Rows, params: Params) -> None:
     falling = flat(rows_of, 30, np.r_[np.full(5, 0.009), np.full(25, 0.004)])
     for frame in (falling, falling.assign(obs_bar_age_hours=0.0, obs_history_days=20.0)):

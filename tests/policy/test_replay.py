@@ -93,6 +93,20 @@ def test_broken_invariants_are_named(path: Path, field: str, change) -> None:
         replay(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("im_ppm", 100_000.0, "is no integer"),
+        ("haircut_ppm", True, "line 3: haircut_ppm: has the wrong type"),
+        ("fallback", 0, "line 3: fallback: has the wrong type"),
+    ],
+)
+def test_a_number_that_is_no_integer_is_refused(path: Path, field: str, value: object, why: str) -> None:
+    edit(path, 3, lambda line: line.update({field: value}), rehash=True)
+    with pytest.raises(DataInvalid, match=why):
+        replay(path)
+
+
 def test_a_rise_beyond_the_limit_is_named(path: Path) -> None:
     def triple(line: dict) -> None:
         rise = 2 * line["im_ppm"]
