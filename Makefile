@@ -1,6 +1,6 @@
 # The developer's whole interface. Every target sets up what it needs by itself.
 # make demo | test | fuzz | lint | format | types | notebooks | docs | search | ladder | leave-out | scorecard | backtest |
-#   policy-pack | bench | known-truth | scaling | lock
+#   policy-pack | notice | bench | known-truth | scaling | lock
 
 # The first Python that is there; name another with make PYTHON=...
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p)),$(p))))
@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz format lint types notebooks docs search ladder leave-out scorecard backtest policy-pack known-truth bench scaling lock clean
+.PHONY: setup demo test fuzz format lint types notebooks docs search ladder leave-out scorecard backtest policy-pack notice known-truth bench scaling lock clean
 
 setup: $(STAMP)
 
@@ -102,6 +102,10 @@ backtest: setup
 # The policy's constants, one at a time, on forecasts of the development window: FORECASTS=FILE.
 policy-pack: setup
 	$(BIN)/python benchmarks/policy_pack.py --store $(STORE) --forecasts $(FORECASTS) --page docs/policy_pack.md
+
+# How soon a rise should reach open positions, in several settings of the venue, on the same forecasts.
+notice: setup
+	$(BIN)/python benchmarks/notice.py --store $(STORE) --forecasts $(FORECASTS) --page docs/notice.md
 
 # The product on simulated markets whose best forecast is known; some five minutes, fails where a demand does not hold.
 known-truth: setup
