@@ -204,12 +204,15 @@ class Failsafe:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Constants of the margins without a forecast."""
+    """Constants of the margins without a forecast, and of plain volatility targeting."""
 
     quantile: float
     min_observations: int
     fhs_half_life_hours: int
     ewma_half_life_hours: int
+    target_vol: float
+    target_scale_min: float
+    target_scale_max: float
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,10 @@ COMPARISONS: Final = {
     "equal_coverage": "At equal coverage, likewise",
     "raw": "As each policy stands",
 }
+DIFFERENCES: Final = {
+    "levelled": "At one realised mean margin, by a number that only hindsight knows: the losses without the mismatch above",
+    "governor": "What the governor costs, as it stands",
+}
 
 
 def goals(judged: Scores) -> str:
@@ -148,10 +152,8 @@ def venue(scores: Mapping[str, Scores]) -> str:
 def differences(found: Mapping[str, Scores]) -> str:
     """The policy of the forecasts against each opponent, with what the difference is worth."""
     body: list[Row] = []
-    for comparison in (*COMPARISONS, "governor"):
-        body.append(
-            Group("What the governor costs, as it stands" if comparison == "governor" else COMPARISONS[comparison])
-        )
+    for comparison, title in (COMPARISONS | DIFFERENCES).items():
+        body.append(Group(title))
         body += [
             [
                 f"{row['metric']} vs {row['opponent']}",

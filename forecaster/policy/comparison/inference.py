@@ -19,7 +19,7 @@ from .baselines import pinball
 from .ground import MISS, Floats, Ground, Mask
 from .scaling import matching_scale
 
-__all__ = ["METRICS", "BacktestShare", "Difference", "backtests", "differences"]
+__all__ = ["LOSSES", "METRICS", "BacktestShare", "Difference", "backtests", "differences"]
 
 METRICS: Final = ("matched_mean_im", "pinball_995", "es_beyond_margin", "mean_im")
 LOSSES: Final = ("pinball_995", "es_beyond_margin")

@@ -62,9 +62,9 @@ def _held(exposure: Array, returns: Array, years: Floats, cost: float) -> tuple[
 
 
 def volatility_target(sigma_annual: Array, history: MarketHistory) -> Array:
-    """Target volatility over a volatility, clipped as the policy clips it (Moreira and Muir 2017); without bands or modes."""
-    limits = history.params.exposure
-    return np.clip(limits.target_vol / sigma_annual, limits.scale_min, limits.scale_max)
+    """Plain volatility targeting (Moreira and Muir 2017): a target over a volatility, clipped; without bands or modes."""
+    limits = history.params.baselines
+    return np.clip(limits.target_vol / sigma_annual, limits.target_scale_min, limits.target_scale_max)
 
 
 def settled_funding(history: MarketHistory) -> Array:

@@ -22,9 +22,10 @@ from .contest import Contest, contest, further
 from .figures import figures_of
 from .goals import goals_table, judge
 from .ground import Ground
-from .inference import BacktestShare, Difference, backtests, differences
+from .inference import LOSSES, BacktestShare, Difference, backtests, differences
 from .leads import leads, onsets
 from .rows import Exposures, Table, Venue, policy_rows
+from .scaling import levelled
 from .tables import differences_table, rows_table
 
 __all__ = ["FILES", "Scoreboard", "scoreboard", "scoreboard_of"]
@@ -113,6 +114,7 @@ def scoreboard_of(
     }
     target = {"ensemble": runs["raw"]["ensemble"], TARGET: ungoverned(met.variant, ground).im}
     found["governor"] = differences(target, "ensemble", TARGET, ground, reps)
+    found["levelled"] = _at_one_mean(runs["raw"], ground, reps)
     standing, runs["extended"] = further(met, forecasts)
     standing |= runs["raw"]
     events = onsets(ground)
@@ -131,6 +133,16 @@ def scoreboard_of(
         span=_span(ground),
         notes=[*_notes(ground), *_absent(standing, ground)],
     )
+
+
+def _at_one_mean(margins: Mapping[str, Array], ground: Ground, reps: int) -> list[Difference]:
+    """The losses against each opponent at its own realised mean: how scalars of the past miss it left out."""
+    out: list[Difference] = []
+    for opponent in OPPONENTS:
+        other = margins[opponent]
+        pair = {"ensemble": levelled(margins["ensemble"], other, ground), opponent: other}
+        out += [d for d in differences(pair, "ensemble", opponent, ground, reps) if d.metric in LOSSES]
+    return out
 
 
 def _span(ground: Ground) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from forecaster.policy.comparison.contest import Contest
 from forecaster.policy.comparison.ground import Margins
-from forecaster.policy.comparison.scaling import equal_coverage, equal_mean, matching_scale
+from forecaster.policy.comparison.scaling import equal_coverage, equal_mean, levelled, matching_scale
 
 
 @pytest.mark.parametrize("n", [1, 3, 199, 200, 201, 5000])
@@ -35,6 +35,14 @@ def test_equal_mean_is_the_ratio_of_past_means(met: Contest) -> None:
     means = [raw[name].im[:, :fold][past].mean() for name in ("fhs", "ewma")]
     assert k[fold] == pytest.approx(means[0] / means[1])
     assert np.isnan(k[:fold]).all()
+
+
+def test_levelled_margins_have_one_realised_mean(met: Contest) -> None:
+    own, other, ground = met.runs["raw"]["ensemble"].im, met.runs["raw"]["fhs_apc"].im, met.ground
+    found = levelled(own, other, ground)
+    both = ground.scored & ~np.isnan(own + other)
+    assert found[both].mean() == pytest.approx(other[both].mean())
+    assert np.ptp((found / own)[both]) < 1e-12  # one number for all
 
 
 def test_equal_coverage_covers_the_resolved_past(met: Contest) -> None:
