@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from features.market import Market
 from features.panel import Panel, shift
-from forecaster.policy.portfolio import PortfolioParams
+from forecaster.policy import Params
 from forecaster.policy.portfolio.cross_margin import Fallback, cross_margin
 from forecaster.policy.portfolio.state import RiskState, ewma_correlation, tiers_of
 
@@ -37,24 +37,7 @@ GROSS_USD: Final = 100_000.0
 SEED: Final = 1
 # No day from July 2023 on is looked at.
 LAST: Final = pd.Timestamp("2023-06-30", tz="UTC")
-DESIGN: Final = PortfolioParams(
-    price_range=0.16,
-    price_steps=4,
-    vol_up=0.5,
-    vol_down=0.25,
-    vol_floor=0.5,
-    vega_power_short=0.3,
-    vega_power_long=0.13,
-    shortfall_level=0.99,
-    least_history_hours=2160,
-    correlation_half_life_hours=720,
-    offset_cap=0.8,
-    short_option_charge=0.01,
-    ladder_hours=(0.0, 8.0, 24.0),
-    stable_carry=0.05,
-    volatile_carry=0.02,
-    borrow_rate=0.10,
-)
+TERMS: Final = Params.default().portfolio
 
 
 class Past:
@@ -86,7 +69,7 @@ class Past:
             price=self.close[rows, column],
             sigma=self.sigma[rows, column],
             standardised=history,
-            correlation=ewma_correlation(history, DESIGN.correlation_half_life_hours),
+            correlation=ewma_correlation(history, TERMS.correlation_half_life_hours),
             horizons=(DAY,),
             long=unread,
             short=unread,
@@ -138,7 +121,7 @@ def measured(past: Past, schedule: Path, count: int) -> dict[str, pd.DataFrame]:
             held = portfolios(kind, count, len(state.symbols), rng)
             whole = ~np.isnan(np.where(held[:, :, None] != 0, after, 0.0)).any(axis=(1, 2))
             held = held[whole]
-            margin = cross_margin(held, state.symbols, state, DESIGN)
+            margin = cross_margin(held, state.symbols, state, TERMS)
             loss = np.maximum(0.0, -(held @ np.nan_to_num(after)).min(axis=1))
             apart = np.maximum(0.0, -(held[:, :, None] * np.nan_to_num(after)).min(axis=2))
             single = state.required(np.abs(held), state.im)
