@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -98,8 +98,13 @@ def policy_rollout(
     symbols. Only bars that were known at ``as_of`` count. Raises as ``audit.progress.proceed``.
     """
     pack = params if isinstance(params, Params) else Params.default() if params is None else Params.load(params)
-    limits = Limits(**asdict(pack.rollout) | ({"canaries": tuple(canaries)} if canaries else {}))
-    report = replay(schedule)
+    report, terms = replay(schedule), pack.rollout
+    limits = Limits(
+        block_origins=terms.block_hours * len(report.symbols),
+        coverage_ppm=terms.coverage_ppm,
+        silent_steps=terms.silent_steps,
+        canaries=tuple(canaries) or terms.canaries,
+    )
     if unknown := sorted(set(limits.canaries) - set(report.symbols)):
         raise UsageError(
             f"{schedule}: holds no line of the canary {unknown[0]}; name others with --canary, of {', '.join(report.symbols)}"

@@ -217,9 +217,9 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Constants of the roll-out from shadow over canaries to live; those of ``audit.rollout.Limits``."""
+    """Constants of the roll-out from shadow over canaries to live; ``audit.rollout.Limits`` counts origins of all symbols."""
 
-    block_origins: int
+    block_hours: int
     coverage_ppm: int
     silent_steps: int
     canaries: tuple[str, ...]

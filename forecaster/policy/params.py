@@ -207,7 +207,7 @@ class Params:
     def _rollout_rules(self) -> dict[str, bool]:
         rollout = self.rollout
         return {
-            "rollout.block_origins: must be at least 1": rollout.block_origins >= 1,
+            "rollout.block_hours: must be at least 1": rollout.block_hours >= 1,
             "rollout.coverage_ppm: must lie in 1 to 1000000": 0 < rollout.coverage_ppm <= PPM,
             "rollout.silent_steps: must not be negative": rollout.silent_steps >= 0,
             "rollout.canaries: must name some symbols, none twice": bool(rollout.canaries)

@@ -293,7 +293,7 @@ def test_a_file_that_is_no_parquet_is_named(store: Path, tmp_path: Path) -> None
 def rolled(desk: Path, evaluated: Evaluated, store: Path, invoke: Invoke) -> Callable[..., dict[str, Any]]:
     """The roll-out of a schedule of 20 days with two symbols, made with a pack of small blocks."""
     text = files("forecaster.policy").joinpath("packs/default-2.toml").read_text("utf-8")
-    text = re.sub("(?m)^block_origins = .*$", "block_origins = 96", text)
+    text = re.sub("(?m)^block_hours = .*$", "block_hours = 48", text)  # 96 origins
     (desk / "pack.toml").write_text(re.sub("(?m)^silent_steps = .*$", "silent_steps = 30", text))
     inputs = ("--forecasts", evaluated.evaluation.path, "--store", store, "--params", "pack.toml")
     invoke("policy", *inputs, "--out", "s.jsonl")

@@ -72,7 +72,7 @@ def test_a_pack_is_read_and_hashed(tmp_path: Path) -> None:
         ("iv_skew = 0.10", "iv_skew = -0.10", "hedging.iv_skew: must not be negative"),
         ("fund_weight = 0.5", "fund_weight = -0.5", "margin.fund_weight"),
         ("retained = 1.0", "retained = 1.5", "protection.retained"),
-        ("block_origins = 720", "block_origins = 0", "rollout.block_origins"),
+        ("block_hours = 720", "block_hours = 0", "rollout.block_hours"),
         ("coverage_ppm = 992000", "coverage_ppm = 1992000", "rollout.coverage_ppm"),
         ("silent_steps = 2", "silent_steps = -1", "rollout.silent_steps"),
         ('canaries = ["BTCUSDT", "ETHUSDT"]', "canaries = []", "rollout.canaries"),
@@ -93,8 +93,9 @@ def test_refusals_name_file_and_key(tmp_path: Path, old: str, new: str, message:
 @pytest.mark.parametrize("name", ["default-1", "default-2"])
 def test_every_pack_holds_the_limits_of_the_roll_out(name: str) -> None:
     values = tomllib.loads(files("forecaster.policy").joinpath(f"packs/{name}.toml").read_text("utf-8"))
-    limits = Limits(**dataclasses.asdict(Params.from_dict(values).rollout))
-    assert dataclasses.asdict(limits) == values["rollout"] | {"canaries": ("BTCUSDT", "ETHUSDT")}
+    terms = dataclasses.asdict(Params.from_dict(values).rollout)
+    assert terms == values["rollout"] | {"canaries": ("BTCUSDT", "ETHUSDT")}
+    limits = Limits(block_origins=terms.pop("block_hours"), **terms)
     assert limits.misses == 5  # of 720 origins, at 99.2 %
 
 
