@@ -123,3 +123,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) demo-output build dist
+	find features models training forecaster -name "*.nb[ci]" -delete

@@ -106,13 +106,15 @@ def govern(
     scale: Floats | None = None,
     symbols: Collection[str] | None = None,
     overrides: Sequence[Override] = (),
+    wanted: margin.Targets | None = None,
 ) -> Governed:
     """The governed lines of all inputs, as columns, from the first line of each symbol; without their hedges.
 
     ``scale`` (len(inputs),) multiplies the targets of a comparison; ``symbols`` limits the lines (each is the
-    same as without the limit).
+    same as without the limit). ``wanted`` are targets of these inputs to be governed in the place of those of
+    ``params``, whose governor they meet; ``scale`` does not touch them.
     """
-    return _walked(inputs, PolicyState.initial(), params, scale, symbols, overrides)[0]
+    return _walked(inputs, PolicyState.initial(), params, scale, symbols, overrides, wanted)[0]
 
 
 def decisions(governed: Governed, inputs: Inputs) -> Iterator[Decision]:
@@ -128,10 +130,11 @@ def _walked(
     scale: Floats | None = None,
     symbols: Collection[str] | None = None,
     overrides: Sequence[Override] = (),
+    wanted: margin.Targets | None = None,
 ) -> tuple[Governed, governor.Windows]:
     """``govern`` from a state on, and each symbol's window after its last line."""
     names = sorted(name for name in {*state.symbols, *inputs.symbol} if symbols is None or name in symbols)
-    wanted = margin.targets(inputs, params, scale)
+    wanted = margin.targets(inputs, params, scale) if wanted is None else wanted
     lines = _lines(inputs, names, state, overrides)
     facts = _facts(inputs, wanted, params)
     course, windows = _start(names, lines, state, facts, params)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from features.panel import Array
 from forecaster.policy.decide import govern
+from forecaster.policy.margin import Targets
 from forecaster.policy.types import PPM
 
 from .ablations import Variant
@@ -17,13 +18,17 @@ __all__ = ["governed", "in_force"]
 Integers = npt.NDArray[np.int64]
 
 
-def governed(variant: Variant, ground: Ground, scale: Floats | None = None) -> tuple[Margins, Array]:
+def governed(
+    variant: Variant, ground: Ground, scale: Floats | None = None, wanted: Targets | None = None
+) -> tuple[Margins, Array]:
     """Margins of tier 1 and exposure scale in force at each origin; ``scale`` (n_hours,) multiplies the targets.
+
+    ``wanted``: other targets of the same lines, as ``govern`` takes them.
 
     The governor starts from targets times 1 where the scale is not known yet; those hours have no margin to compare.
     """
     factor = None if scale is None else np.nan_to_num(scale[ground.columns], nan=1.0)
-    lines = govern(variant.inputs, variant.params, factor)
+    lines = govern(variant.inputs, variant.params, factor, wanted=wanted)
     newest = in_force(lines.code, lines.as_of, lines.effective_at)
     forecast = lines.row >= 0
     place = ground.rows[lines.row[forecast]], ground.columns[lines.row[forecast]]
