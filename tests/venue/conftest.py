@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from forecaster.venue import Path, Population, VenueParams
-
-HOUR = 3_600_000_000
+from forecaster.venue.synthetic import path_of, people_of
 
 
 def make_path(closes: Sequence[float], sigma: float = 0.03, volume: float = 1e8, wick: float = 0.0) -> Path:
     """Bars that go straight from close to close, with wicks of a share of the price on both sides."""
-    close = np.asarray(closes, np.float64)
-    opened = np.concatenate([close[:1], close[:-1]])
-    high, low = np.maximum(opened, close) * (1 + wick), np.minimum(opened, close) * (1 - wick)
-    prices = np.column_stack([opened, high, low, close])
-    n = len(close)
-    return Path(
-        symbol="TEST",
-        close_time=np.arange(1, n + 1) * HOUR,
-        last=prices,
-        mark=prices.copy(),
-        mark_modelled=np.zeros(n, np.bool_),
-        funding=np.zeros(n),
-        sigma=np.full(n, sigma),
-        sigma_usual=np.full(n, sigma),
-        volume=np.full(n, volume),
-        depth_scale=np.ones(n),
-        liquidators=np.ones(n),
-        quorum=np.ones(n, np.bool_),
-    )
+    plain = path_of(np.asarray(closes, np.float64), sigma, volume)
+    prices = plain.last * np.array([1.0, 1 + wick, 1 - wick, 1.0])
+    return replace(plain, symbol="TEST", last=prices, mark=prices.copy())
 
 
 def make_people(weights: Sequence[float], leverages: Sequence[float], hours: int, tops_up: bool = False) -> Population:
     """One position a slot, entering at the first close and staying to the end."""
-    n = len(weights)
-    return Population(
-        slots=n,
-        hours=hours,
-        occupancy=1.0,
-        enter=np.zeros(n, np.int64),
-        leave=np.full(n, hours + 1),
-        slot=np.arange(n),
-        weight=np.asarray(weights, np.float64),
-        leverage=np.asarray(leverages, np.float64),
-        tops_up=np.full(n, tops_up),
-        deleverages=np.zeros(n, np.bool_),
-    )
+    people = people_of(weights, leverages, hours)
+    return replace(people, tops_up=np.full(len(weights), tops_up))
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +30,13 @@ def params() -> VenueParams:
     return VenueParams.default()
 
 
-@pytest.fixture(scope="session")
-def path_of() -> Callable[..., Path]:
+@pytest.fixture(scope="session", name="path_of")
+def make_path_of() -> Callable[..., Path]:
     return make_path
 
 
-@pytest.fixture(scope="session")
-def people_of() -> Callable[..., Population]:
+@pytest.fixture(scope="session", name="people_of")
+def make_people_of() -> Callable[..., Population]:
     return make_people
 
 
