@@ -697,7 +697,7 @@ def backtest(
 ) -> Result:
     """Margin policies against each other in a venue; resumes.
 
-    Writes policy_scores.json and its siblings, policy_goals.json, schedule.jsonl and report.html.
+    Writes policy_scores.json and its siblings, policy_goals.json, policy_experiments.json, schedule.jsonl and report.html.
     """
     from forecaster.commands.backtesting import backtest as perform
 

@@ -169,10 +169,10 @@ def backtest(
     are fitted on (without any, the first month is). Writes ``policy_scores.json`` (equal mean margin) and its siblings,
     ``policy_goals.json``, ``policy_experiments.json``, ``schedule.jsonl`` and ``report.html`` to ``out``; the venue's results
     are kept symbol by symbol, so that a run which is stopped goes on where it was. ``params``, ``venue``: packs, by default
-    those shipped;
-    ``simulated``: whether the venue is run at all. ``events``, ``registry``: a log whose signed overrides act on
-    ``schedule.jsonl``, as in ``policy``; the scores are of the policy without them. The configuration gives store, place,
-    dates and processes where they are not named. Raises ``UsageError`` for what cannot be asked, ``Interrupted`` when stopped.
+    those shipped; ``simulated``: whether the venue is run at all. ``events``, ``registry``: a log whose signed overrides
+    act on ``schedule.jsonl``, as in ``policy``; the scores are of the policy without them. The configuration gives store,
+    place, dates and processes where they are not named. Raises ``UsageError`` for what cannot be asked, ``Interrupted``
+    when stopped.
     """
     settings, environment = inputs.configuration(config, None, overrides), Settings.load()
     data = settings.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from forecaster.policy.audit.chain import micros, since_epoch
 from forecaster.policy.audit.progress import RESOLVED, newest, proceed
 from forecaster.policy.audit.rollout import Limits, Stage, applies
 from forecaster.policy.params import Params
-from forecaster.policy.replay import replay
+from forecaster.policy.replay import read_lines, replay
 from forecaster.policy.schedule import iso
 from forecaster.policy.types import HOUR, PPM
 
@@ -94,13 +95,16 @@ def policy_rollout(
 ) -> Rollout:
     """Bring a roll-out's record up to ``as_of`` (default: now), from shadow by canary symbols to live and back.
 
-    ``params``: the pack that made the schedule; its section ``rollout`` holds the limits, ``canaries`` may replace its
-    symbols. Only bars that were known at ``as_of`` count. Raises as ``audit.progress.proceed``.
+    ``params``: the pack that made the schedule; its section ``rollout`` holds the limits, a block being so many hours of
+    the symbols that the schedule begins with; ``canaries`` may replace its symbols. Only bars that were known at ``as_of``
+    count. Raises as ``audit.progress.proceed``.
     """
     pack = params if isinstance(params, Params) else Params.default() if params is None else Params.load(params)
     report, terms = replay(schedule), pack.rollout
+    # Symbols that are listed later must not change what a record was begun with, nor what another one derives again.
+    listed = sum(1 for _ in takewhile(lambda found: found[2]["as_of"] == report.first, read_lines(schedule)))
     limits = Limits(
-        block_origins=terms.block_hours * len(report.symbols),
+        block_origins=terms.block_hours * listed,
         coverage_ppm=terms.coverage_ppm,
         silent_steps=terms.silent_steps,
         canaries=tuple(canaries) or terms.canaries,

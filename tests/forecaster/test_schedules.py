@@ -12,6 +12,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import forecaster as fc
@@ -345,6 +347,24 @@ def test_a_policy_comes_into_use_as_its_margins_hold(rolled: Callable[..., dict[
     assert Path("rollout.jsonl").read_bytes() == whole
     once = rolled("2023-04-20", "once.jsonl")
     assert [{**one, "path": "", "head": ""} for one in (end, once)] == [{**end, "path": "", "head": ""}] * 2
+
+
+def test_a_symbol_that_is_listed_later_changes_no_block(
+    rolled: Callable[..., dict[str, Any]], evaluated: Evaluated, store: Path, invoke: Invoke
+) -> None:
+    rows = pq.read_table(evaluated.evaluation.path)
+    ether, origin = (rows.column(name).to_pandas() for name in ("symbol", "origin"))
+    ether = ether == "ETHUSDT"
+    inputs = ("--store", store, "--params", "pack.toml")
+    pq.write_table(rows.filter(pa.array(~ether)), "alone.parquet")
+    invoke("policy", "--forecasts", "alone.parquet", *inputs, "--out", "s.jsonl")
+    alone = rolled("2023-04-08", "alone.jsonl", "--canary", "BTCUSDT")
+    late = ether & (origin < origin.min() + pd.Timedelta(days=3))
+    pq.write_table(rows.filter(pa.array(~late)), "listed.parquet")
+    invoke("policy", "--forecasts", "listed.parquet", *inputs, "--out", "s.jsonl")
+    listed = rolled("2023-04-08", "listed.jsonl", "--canary", "BTCUSDT")
+    assert alone["limits"] == listed["limits"]
+    assert listed["limits"]["block_origins"] == 48
 
 
 def test_silence_and_the_canaries_of_a_roll_out(rolled: Callable[..., dict[str, Any]]) -> None:

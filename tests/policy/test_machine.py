@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         self.check_requirements(now, then, gaps, doubtful, overridden)
         up, down = (f(now["vector"], then["vector"]).any(axis=2) for f in (np.greater, np.less))
         assert not (down & doubtful & ~overridden).any(), "a fault loosened a margin"
-        assert not (down & ~overridden & (HALF_LIFE[now["mode"]] == 0)).any(), "loosened in crisis or fail-safe"
+        assert not (down & ~overridden & (HALF_LIFE[now["mode"]] == 0)).any(), "loosened in a mode without a half-life"
         assert (now["effective_at"] >= as_of[:, None]).all()
         assert (now["effective_at"][up] == np.broadcast_to(as_of[:, None], up.shape)[up]).all()
         later = np.broadcast_to(as_of[:, None] + PARAMS.limits.loosening_delay_hours * HOUR, down.shape)
